@@ -1,0 +1,49 @@
+"""One step's task gradients, as a method sees them: lazy, globally averaged, never whole.
+
+Letters: K tasks, P shared parameters, n this rank's columns of them (P/W, padded).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NewType, Protocol
+
+from torch import Tensor
+
+Losses = NewType("Losses", Tensor)  # [K] float64, means over the global batch
+Weights = NewType("Weights", Tensor)  # [K] float64
+Gram = NewType("Gram", Tensor)  # [K, K] float64, positive semi-definite
+Rows = NewType("Rows", Tensor)  # [K, n], this rank's columns of the averaged task gradients
+
+
+class Needs(Enum):
+    """What a method looks at, cheapest first."""
+
+    LOSSES = "losses"
+    GRAM = "gram"
+    ROWS = "rows"
+
+
+class TaskGradients(Protocol):
+    """What a method may ask of one step. Every number is averaged over all ranks before it is seen."""
+
+    @property
+    def losses(self) -> Losses:
+        """[K] losses of the global batch."""
+        ...
+
+    def gram(self) -> Gram:
+        """[K, K]: inner products of the averaged task gradients, summed in float64."""
+        ...
+
+    def rows(self) -> Rows:
+        """[K, n]: this rank's columns of the averaged task gradients."""
+        ...
+
+    def apply(self, weights: Weights) -> None:
+        """The shared gradient becomes sum_k weights[k] * g_k: from the rows if there are any, else by one backward."""
+        ...
+
+    def write(self, direction: Tensor) -> None:
+        """The shared gradient becomes ``direction`` [n], this rank's columns of it."""
+        ...

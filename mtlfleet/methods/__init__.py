@@ -1,0 +1,59 @@
+"""The balancing methods, one file each, in folders that tell the price; and two functions to try one on a Jacobian."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from torch import Tensor
+
+from mtlfleet import registry
+from mtlfleet.engine.gradients import Losses
+from mtlfleet.engine.reference import DenseGradients
+from mtlfleet.methods.base import Decision, GramWeighting, LossWeighting, Method, Step
+
+__all__ = ["build", "combine", "names", "weights"]
+
+
+def names() -> list[str]:
+    """All registered methods, sorted.
+
+    >>> "cagrad" in names()
+    True
+    """
+    return list(registry.builtin("method"))
+
+
+def build(name: str, **params: Any) -> Method[Any]:
+    """A method by name or ``name@preset``. Raises UnknownName with the nearest name."""
+    return cast("Method[Any]", registry.build("method", name, **params))
+
+
+def combine(name: str, jacobian: Tensor, losses: Tensor | None = None, *, seed: int = 0, **params: Any) -> Tensor:
+    """One step of a method from its fresh state: jacobian [K, P] of task gradients -> the shared gradient [P].
+
+    >>> import torch
+    >>> combine("sum", torch.tensor([[1.0, 0.0], [-1.0, 1.0]]))
+    tensor([0., 1.])
+    """
+    grads = DenseGradients(jacobian, losses)
+    found = build(name, **params)
+    found.step(grads, found.init(jacobian.shape[0]), Step(seed=seed))
+    return grads.direction()
+
+
+def weights(name: str, jacobian: Tensor, losses: Tensor | None = None, *, seed: int = 0, **params: Any) -> Tensor:
+    """The task weights [K], float64, that a method chooses in one step from its fresh state.
+
+    Raises TypeError for methods whose update is not a weighting of the task gradients.
+    """
+    grads = DenseGradients(jacobian, losses)
+    found = build(name, **params)
+    state, at = found.init(jacobian.shape[0]), Step(seed=seed)
+    decision: Decision
+    if isinstance(found, LossWeighting):
+        decision = found.weigh(grads.losses, state, at)
+    elif isinstance(found, GramWeighting):
+        decision = found.weigh(grads.gram(), Losses(grads.losses), state, at)
+    else:
+        raise TypeError(f"{name} works on single coordinates: its update is not a weighting of the task gradients")
+    return decision.weights

@@ -1,0 +1,150 @@
+"""Four families of methods, told apart by what they look at. That decides cost, memory, tests and docs.
+
+A method is a frozen dataclass: its fields are its hyper-parameters, the study file's keys and part of a trial's key. Its
+state is a value: ``init`` makes it, ``step`` returns the next one, nothing hides in ``self``. The engine calls ``step`` with
+a lazy view of one step's task gradients; what is not asked for is not computed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from mtlfleet.engine.gradients import Gram, Losses, Needs, Rows, TaskGradients, Weights
+from mtlfleet.plan.streams import stream
+from mtlfleet.registry import register
+
+S = TypeVar("S")
+
+__all__ = ["Decision", "Elementwise", "Gram", "GramWeighting", "LossWeighting", "Losses", "Method", "Needs", "OptimizerState",
+           "Rows", "Step", "TaskGradients", "Weights", "method"]
+
+
+def method(name: str) -> Any:
+    """Register a class as a method: ``@method("cagrad")``."""
+    return register("method", name)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where in training a method is called. All draws come from ``generator``; none from torch's global state."""
+
+    number: int = 0
+    epoch: int = 0
+    seed: int = 0
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A CPU generator keyed by (seed, purpose, step): the same on every rank and after every resume."""
+        return torch.Generator().manual_seed(stream(self.seed, purpose, self.number))
+
+
+class Decision(NamedTuple):
+    """What a weighting method decided: weights [K] float64, the next state, and how the solver fared (``"ok"`` or a word)."""
+
+    weights: Weights
+    state: Any
+    status: str = "ok"
+
+
+class Method(ABC, Generic[S]):
+    """What every family shares.
+
+    Class-level literals (read without importing): ``heads`` says whether task-specific parameters receive the plain
+    gradient of their own loss (``"unweighted"``) or that gradient times the task's weight (``"weighted"``); ``presets`` names
+    conventions of a source, ``{"nash": {"c": 0.4}}`` for ``cagrad@nash``; ``single_task`` marks the single-task reference.
+    """
+
+    name: ClassVar[str] = ""
+    needs: ClassVar[Needs]
+    heads: ClassVar[str] = "unweighted"
+    batches: ClassVar[int] = 1
+    single_task: ClassVar[bool] = False
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    def init(self, tasks: int) -> S:  # noqa: ARG002
+        """The state before the first step; None for stateless methods."""
+        return None  # type: ignore[return-value]
+
+    @abstractmethod
+    def step(self, grads: TaskGradients, state: S, at: Step) -> tuple[S, str]:
+        """Look at ``grads``, write the shared gradient through it, give the next state and the solver's word."""
+
+    def pack(self, state: S) -> dict[str, Any] | None:
+        """The state as tensors and numbers, for a checkpoint."""
+        if state is None:
+            return None
+        if is_dataclass(state):
+            return {f.name: getattr(state, f.name) for f in fields(state)}
+        raise TypeError(f"{type(self).__name__}: a state is None or a dataclass of tensors and numbers, found {type(state)}")
+
+    def unpack(self, packed: dict[str, Any] | None, tasks: int) -> S:
+        """Inverse of ``pack``."""
+        empty = self.init(tasks)
+        if packed is None or empty is None:
+            return empty
+        return type(empty)(**packed)
+
+
+class LossWeighting(Method[S]):
+    """Weights from the losses alone: one ordinary backward of ``weights @ losses``."""
+
+    needs: ClassVar[Needs] = Needs.LOSSES
+    heads: ClassVar[str] = "weighted"
+
+    @abstractmethod
+    def weigh(self, losses: Losses, state: S, at: Step) -> Decision:
+        """losses [K] (means over the global batch, float64) -> weights [K]."""
+
+    def step(self, grads: TaskGradients, state: S, at: Step) -> tuple[S, str]:
+        decision = self.weigh(grads.losses, state, at)
+        grads.apply(decision.weights)
+        return decision.state, decision.status
+
+
+class GramWeighting(Method[S]):
+    """Weights from the Gram matrix of the task gradients: K backwards, one K x K all-reduce, no K x P anywhere."""
+
+    needs: ClassVar[Needs] = Needs.GRAM
+
+    @abstractmethod
+    def weigh(self, gram: Gram, losses: Losses, state: S, at: Step) -> Decision:
+        """gram [K, K] float64, positive semi-definite, of globally averaged gradients; losses [K] -> weights [K]."""
+
+    def step(self, grads: TaskGradients, state: S, at: Step) -> tuple[S, str]:
+        decision = self.weigh(grads.gram(), grads.losses, state, at)
+        grads.apply(decision.weights)
+        return decision.state, decision.status
+
+
+class Elementwise(Method[S]):
+    """A rule for each coordinate: sees this rank's columns of all task gradients."""
+
+    needs: ClassVar[Needs] = Needs.ROWS
+
+    @abstractmethod
+    def merge(self, rows: Rows, state: S, at: Step) -> tuple[Tensor, S]:
+        """rows [K, n], this rank's columns -> [n]."""
+
+    def step(self, grads: TaskGradients, state: S, at: Step) -> tuple[S, str]:
+        merged, state = self.merge(grads.rows(), state, at)
+        grads.write(merged)
+        return state, "ok"
+
+
+class OptimizerState(Method[S]):
+    """An update made of per-task optimizer states, which live on this rank's columns."""
+
+    needs: ClassVar[Needs] = Needs.ROWS
+
+    @abstractmethod
+    def update(self, rows: Rows, state: S, at: Step) -> tuple[Tensor, S]:
+        """rows [K, n] -> the direction [n] that is written as gradient."""
+
+    def step(self, grads: TaskGradients, state: S, at: Step) -> tuple[S, str]:
+        direction, state = self.update(grads.rows(), state, at)
+        grads.write(direction)
+        return state, "ok"

@@ -1,0 +1,96 @@
+"""What a task is and which way its metrics point. No torch: the planner, the store and the statistician read these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Direction = Literal["max", "min", "none"]
+Kind = Literal["classification", "binary", "regression", "custom"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number a task is judged by.
+
+    Parameters
+    ----------
+    name:       unique per task, ``[a-z0-9_]+``.
+    direction:  ``"max"`` if higher is better, ``"min"`` if lower is better; there is no default.
+    unit:       ``"fraction"``, ``"degree"``, ``"m"``, ... or ``""``.
+    scale:      ``"ratio"`` when zero is a true zero, so that percent changes mean something; else ``"interval"``.
+    best:       the value a perfect predictor gets.
+    """
+
+    name: str
+    direction: Direction
+    unit: str = ""
+    scale: Literal["ratio", "interval"] = "ratio"
+    best: float = 0.0
+    description: str = ""
+
+
+METRICS: Mapping[str, Metric] = {
+    m.name: m
+    for m in (
+        Metric("accuracy", "max", "fraction", best=1.0, description="share of samples whose top prediction is the label"),
+        Metric("error", "min", "fraction", description="1 - accuracy"),
+        Metric("rmse", "min", "target units", description="square root of the mean squared error"),
+        Metric("mse", "min", "target units squared", description="mean squared error"),
+        Metric("mae", "min", "target units", description="mean absolute error"),
+        Metric("auc", "max", "fraction", best=1.0, description="area under the ROC curve, ties counted half"),
+        Metric("loss", "none", "", description="mean training loss of the task, unweighted"),
+        Metric("selected_step", "none", "step", description="step of the checkpoint that validation chose"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to predict.
+
+    Parameters
+    ----------
+    name:     ``[a-z0-9_]+``; its key in targets, predictions and SQL.
+    outputs:  width of the head (classes, or regression targets).
+    kind:     chooses the loss: ``classification`` cross-entropy, ``binary`` logistic, ``regression`` mean squared error,
+              ``custom`` asks the dataset's own ``loss``.
+    metrics:  names in ``METRICS``; the first is primary (checkpoint and configuration selection look at it).
+    chance:   the primary metric of a predictor that ignores its input; what a diverged run is scored, at best.
+    """
+
+    name: str
+    outputs: int
+    kind: Kind
+    metrics: tuple[str, ...]
+    chance: float
+
+    def __post_init__(self) -> None:
+        missing = [m for m in self.metrics if m not in METRICS]
+        if missing or not self.metrics:
+            raise ValueError(f"task {self.name}: metrics {missing or 'missing'}; known: {', '.join(sorted(METRICS))}")
+
+    @property
+    def primary(self) -> Metric:
+        return METRICS[self.metrics[0]]
+
+    def skill(self, value: float) -> float:
+        """(value - chance) / (best - chance) of the primary metric: 1 is perfect, 0 is chance, unit-free.
+
+        >>> Task("left", 10, "classification", ("accuracy",), 0.1).skill(0.55)
+        0.5
+        """
+        span = self.primary.best - self.chance
+        return (value - self.chance) / span if span else 0.0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the planner may know of a dataset without loading it."""
+
+    tasks: tuple[Task, ...]
+    train_size: int
+    input_shape: tuple[int, ...]
+    fingerprint: str
+    extras: Mapping[str, Any] = field(default_factory=dict, hash=False)

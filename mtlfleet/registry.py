@@ -1,0 +1,293 @@
+"""Names to classes, found by being there.
+
+A citizen (method, architecture, backbone, dataset, strategy) is a class in a file of its own under its package's folder, or
+in a study's plug-in file, decorated with its kind and name: ``@method("cagrad")``. Two ways to look at it:
+
+* the *catalogue* reads the source as text: names, hyper-parameters with defaults, class-level literals, first docstring
+  line. Nothing is imported, so a study file is validated in milliseconds and a plug-in's code does not run;
+* *load* imports the file and gives the class.
+
+The price of the first is a rule: hyper-parameter defaults and class-level traits are literals. A house test asserts that the
+catalogue equals the imported classes.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mtlfleet.errors import PluginError, UnknownName, nearest
+
+T = TypeVar("T")
+
+KINDS: Mapping[str, str] = {
+    "method": "mtlfleet.methods",
+    "architecture": "mtlfleet.architectures",
+    "backbone": "mtlfleet.architectures.backbones",
+    "dataset": "mtlfleet.datasets",
+    "strategy": "mtlfleet.strategies",
+}
+
+
+class _Required:
+    def __repr__(self) -> str:
+        return "required"
+
+
+REQUIRED = _Required()
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One hyper-parameter as its source declares it; ``annotation`` is the type's source text."""
+
+    name: str
+    annotation: str
+    default: Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One citizen as its source declares it."""
+
+    kind: str
+    name: str
+    class_name: str
+    path: Path
+    module: str | None
+    family: str
+    summary: str
+    parameters: tuple[Parameter, ...]
+    traits: Mapping[str, Any] = field(hash=False)
+    source_sha256: str = ""
+
+    @property
+    def builtin(self) -> bool:
+        return self.module is not None and self.module.startswith("mtlfleet.")
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        return {p.name: p.default for p in self.parameters if p.default is not REQUIRED}
+
+    @property
+    def presets(self) -> Mapping[str, Mapping[str, Any]]:
+        found = self.traits.get("presets", {})
+        return found if isinstance(found, Mapping) else {}
+
+
+_loaded: dict[tuple[str, str], type[Any]] = {}
+
+
+def register(kind: str, name: str) -> Callable[[type[T]], type[T]]:
+    """Decorator behind ``@method("x")`` and its siblings; the class keeps its own type."""
+
+    def keep(cls: type[T]) -> type[T]:
+        cls.name = name  # type: ignore[attr-defined]
+        _loaded[kind, name] = cls
+        return cls
+
+    return keep
+
+
+def _literal(node: ast.expr | None) -> Any:
+    if node is None:
+        return REQUIRED
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return REQUIRED
+
+
+def _is_classvar(annotation: str) -> bool:
+    return annotation.startswith(("ClassVar", "typing.ClassVar"))
+
+
+def _read_class(node: ast.ClassDef) -> tuple[tuple[Parameter, ...], dict[str, Any]]:
+    parameters: list[Parameter] = []
+    traits: dict[str, Any] = {}
+    for line in node.body:
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+            annotation = ast.unparse(line.annotation)
+            value = _literal(line.value)
+            if _is_classvar(annotation):
+                traits[line.target.id] = value
+            else:
+                parameters.append(Parameter(line.target.id, annotation, value))
+        elif isinstance(line, ast.Assign) and len(line.targets) == 1 and isinstance(line.targets[0], ast.Name):
+            traits[line.targets[0].id] = _literal(line.value)
+    return tuple(parameters), traits
+
+
+def _declared(node: ast.ClassDef) -> tuple[str, str] | None:
+    """(kind, name) of a decorated citizen, else None."""
+    for decorator in node.decorator_list:
+        if not isinstance(decorator, ast.Call) or not decorator.args:
+            continue
+        called = decorator.func
+        kind = called.id if isinstance(called, ast.Name) else called.attr if isinstance(called, ast.Attribute) else ""
+        first = decorator.args[0]
+        if kind in KINDS and isinstance(first, ast.Constant) and isinstance(first.value, str):
+            return kind, first.value
+    return None
+
+
+@cache
+def read_file(path: Path, module: str | None) -> tuple[Entry, ...]:
+    """Every citizen a source file declares, without importing it. Raises PluginError when it is not Python."""
+    text = path.read_bytes()
+    try:
+        tree = ast.parse(text, filename=str(path))
+    except SyntaxError as error:
+        raise PluginError(
+            f"{path}:{error.lineno}:{error.offset}: not valid Python: {error.msg}",
+            help="mend the file; nothing of it was run",
+        ) from None
+    digest = hashlib.sha256(text).hexdigest()
+    entries = []
+    for node in tree.body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        declared = _declared(node)
+        if declared is None:
+            continue
+        parameters, traits = _read_class(node)
+        summary = (ast.get_docstring(node) or "").partition("\n")[0]
+        entries.append(
+            Entry(declared[0], declared[1], node.name, path, module, path.parent.name, summary, parameters, traits, digest)
+        )
+    return tuple(entries)
+
+
+def _folder(package: str) -> Path:
+    """The folder of one of our packages, found without importing it."""
+    import mtlfleet
+
+    return Path(next(iter(mtlfleet.__path__))).joinpath(*package.split(".")[1:])
+
+
+@cache
+def builtin(kind: str) -> Mapping[str, Entry]:
+    """Catalogue of the citizens that ship with mtlfleet, by name, sorted."""
+    package = KINDS[kind]
+    root = _folder(package)
+    found: dict[str, Entry] = {}
+    for path in sorted(root.rglob("*.py")):
+        dotted = ".".join((package, *path.relative_to(root).with_suffix("").parts))
+        for entry in read_file(path, dotted):
+            if entry.kind == kind:
+                found[entry.name] = entry
+    return dict(sorted(found.items()))
+
+
+def plugin_path(plugin: str, base: Path) -> Path:
+    """The file behind a plug-in's name: ``./tilt.py`` relative to the study, or a dotted module, located without running it."""
+    if plugin.endswith(".py"):
+        path = (base / plugin).resolve()
+        if path.is_file():
+            return path
+        raise PluginError(f"plug-in file not found: {plugin}", notes=[f"looked for {path}"])
+    top, *rest = plugin.split(".")
+    spec = importlib.util.find_spec(top)
+    places = list(spec.submodule_search_locations or []) if spec else []
+    origin = Path(spec.origin) if spec and spec.origin else None
+    for place in places:
+        candidate = Path(place).joinpath(*rest)
+        for path in (candidate.with_suffix(".py"), candidate / "__init__.py"):
+            if path.is_file():
+                return path
+    if not rest and origin is not None and origin.is_file():
+        return origin
+    raise PluginError(f"plug-in module not found: {plugin}", notes=[f"searched {len(sys.path)} entries of sys.path"])
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What a study may name: the built-in citizens and those of its plug-ins."""
+
+    plugins: tuple[str, ...] = ()
+    base: Path = Path()
+
+    def entries(self, kind: str) -> Mapping[str, Entry]:
+        found = dict(builtin(kind))
+        for plugin in self.plugins:
+            module = None if plugin.endswith(".py") else plugin
+            for entry in read_file(plugin_path(plugin, self.base), module):
+                if entry.kind == kind:
+                    found[entry.name] = entry
+        return found
+
+    def find(self, kind: str, name: str) -> Entry:
+        """The entry for ``name`` or ``name@preset``. Raises UnknownName with the nearest name."""
+        plain, _, preset = name.partition("@")
+        known = self.entries(kind)
+        if plain not in known:
+            raise unknown(kind, plain, known)
+        entry = known[plain]
+        if preset and preset not in entry.presets:
+            raise unknown(f"preset of {plain}", preset, entry.presets)
+        return entry
+
+    def parameters(self, kind: str, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Defaults, then the preset's values, then what was given: the full set that enters a trial's key."""
+        entry = self.find(kind, name)
+        _, _, preset = name.partition("@")
+        return {**entry.defaults, **(entry.presets.get(preset, {}) if preset else {}), **given}
+
+    def load(self, kind: str, name: str) -> type[Any]:
+        """Import the file of a citizen and give its class."""
+        entry = self.find(kind, name)
+        key = (kind, entry.name)
+        if key not in _loaded or entry.class_name != _loaded[key].__name__:
+            _import(entry)
+        return _loaded[key]
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
+    names = sorted(known)
+    close = nearest(name, names)
+    hint = f"did you mean `{close}`?" if close else None
+    return UnknownName(f"no {kind} is called `{name}`", notes=[f"known: {', '.join(names) or 'none'}"], help=hint)
+
+
+def _import(entry: Entry) -> None:
+    try:
+        if entry.module is not None:
+            importlib.import_module(entry.module)
+            return
+        name = f"mtlfleet_plugin_{entry.path.stem}_{entry.source_sha256[:12]}"
+        spec = importlib.util.spec_from_file_location(name, entry.path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"cannot import {entry.path}")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    except Exception as error:
+        where = entry.module or str(entry.path)
+        raise PluginError(
+            f"{entry.kind} `{entry.name}` could not be imported from {where}: {type(error).__name__}: {error}",
+            notes=[f"declared in {entry.path}"],
+        ) from error
+
+
+def find(kind: str, name: str) -> Entry:
+    """A built-in citizen's entry."""
+    return Catalogue().find(kind, name)
+
+
+def load(kind: str, name: str) -> type[Any]:
+    """A built-in citizen's class."""
+    return Catalogue().load(kind, name)
+
+
+def build(kind: str, name: str, **given: Any) -> Any:
+    """A built-in citizen, constructed with its defaults, its preset's values and what is given."""
+    catalogue = Catalogue()
+    return catalogue.load(kind, name)(**catalogue.parameters(kind, name, given))
