@@ -52,6 +52,12 @@ class PluginError(FleetError):
     exit_code = 3
 
 
+class EngineRefused(FleetError, TypeError):
+    """A model that the gradient engine cannot treat correctly."""
+
+    exit_code = 3
+
+
 class EnvironmentProblem(FleetError):
     """The cluster, a disk, a device or a permission is not as needed."""
 

@@ -5,15 +5,32 @@ Letters: K tasks, P shared parameters, n this rank's columns of them (P/W, padde
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import NewType, Protocol
 
+import torch
 from torch import Tensor
+
+from mtlfleet.plan.streams import stream
 
 Losses = NewType("Losses", Tensor)  # [K] float64, means over the global batch
 Weights = NewType("Weights", Tensor)  # [K] float64
 Gram = NewType("Gram", Tensor)  # [K, K] float64, positive semi-definite
 Rows = NewType("Rows", Tensor)  # [K, n], this rank's columns of the averaged task gradients
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where in training a method is called. All its draws come from ``generator``; none from torch's global state."""
+
+    number: int = 0
+    epoch: int = 0
+    seed: int = 0
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A CPU generator keyed by (seed, purpose, step): the same on every rank and after every resume."""
+        return torch.Generator().manual_seed(stream(self.seed, purpose, self.number))
 
 
 class Needs(Enum):

@@ -8,14 +8,13 @@ a lazy view of one step's task gradients; what is not asked for is not computed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from mtlfleet.engine.gradients import Gram, Losses, Needs, Rows, TaskGradients, Weights
-from mtlfleet.plan.streams import stream
+from mtlfleet.engine.gradients import Gram, Losses, Needs, Rows, Step, TaskGradients, Weights
 from mtlfleet.registry import register
 
 S = TypeVar("S")
@@ -27,19 +26,6 @@ __all__ = ["Decision", "Elementwise", "Gram", "GramWeighting", "LossWeighting", 
 def method(name: str) -> Any:
     """Register a class as a method: ``@method("cagrad")``."""
     return register("method", name)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Where in training a method is called. All draws come from ``generator``; none from torch's global state."""
-
-    number: int = 0
-    epoch: int = 0
-    seed: int = 0
-
-    def generator(self, purpose: str) -> torch.Generator:
-        """A CPU generator keyed by (seed, purpose, step): the same on every rank and after every resume."""
-        return torch.Generator().manual_seed(stream(self.seed, purpose, self.number))
 
 
 class Decision(NamedTuple):

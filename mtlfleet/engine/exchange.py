@@ -1,0 +1,113 @@
+"""Collectives between ranks, counted in bytes. The only file of the engine that talks to ``torch.distributed``.
+
+gloo's reduce-scatter moves as many bytes as an all-reduce, so on CPU a shard is reduced by one all-to-all and a sum in rank
+order; that also makes the bits independent of ring schedules. NCCL's reduce-scatter is a true one and is used there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+_WIRES = {"fp32": None, "bf16": torch.bfloat16}
+
+
+def _collective(new: str, old: str) -> Any:
+    """torch renamed its flat collectives in 2.13; take the name this torch knows."""
+    return getattr(dist, new, None) or getattr(dist, old)
+
+
+class Exchange:
+    """Averages over the ranks of a process group; with no group, one rank and no communication."""
+
+    def __init__(self, group: dist.ProcessGroup | None = None, *, mode: str = "auto", wire: str = "fp32") -> None:
+        if wire not in _WIRES:
+            raise ValueError(f"wire is one of {', '.join(_WIRES)}; found {wire!r}")
+        if mode not in ("auto", "a2a", "reduce_scatter", "allreduce"):
+            raise ValueError(f"exchange is one of auto, a2a, reduce_scatter, allreduce; found {mode!r}")
+        alone = group is None and not dist.is_initialized()
+        self.group = group
+        self.world = 1 if alone else dist.get_world_size(group)
+        self.rank = 0 if alone else dist.get_rank(group)
+        backend = "" if alone else dist.get_backend(group)
+        self.mode = ("reduce_scatter" if backend == "nccl" else "a2a") if mode == "auto" else mode
+        self.wire = _WIRES[wire]
+        self.device = torch.device("cuda") if backend == "nccl" else None
+        self.bytes_sent = 0
+
+    def _count(self, tensor: Tensor, factor: float) -> None:
+        self.bytes_sent += int(tensor.numel() * tensor.element_size() * factor * (self.world - 1) / self.world)
+
+    def reduce(self, flat: Tensor) -> Tensor:
+        """flat [world * n] on each rank -> this rank's n columns of the mean over ranks."""
+        if self.world == 1:
+            return flat
+        n = flat.numel() // self.world
+        sent = flat if self.wire is None else flat.to(self.wire)
+        if self.mode == "a2a":
+            received = torch.empty_like(sent)
+            dist.all_to_all_single(received, sent, group=self.group)
+            self._count(sent, 1.0)
+            # Rank after rank, so that the bits do not depend on who arrived first.
+            total = received[:n].to(flat.dtype)
+            for peer in range(1, self.world):
+                total = total + received[peer * n : (peer + 1) * n].to(flat.dtype)
+        elif self.mode == "reduce_scatter":
+            received = torch.empty(n, dtype=sent.dtype, device=sent.device)
+            _collective("reduce_scatter_single", "reduce_scatter_tensor")(received, sent, group=self.group)
+            self._count(sent, 1.0)
+            total = received.to(flat.dtype)
+        else:
+            whole = self.total(sent.clone())
+            total = whole[self.rank * n : (self.rank + 1) * n].to(flat.dtype)
+        return total / self.world
+
+    def gather(self, shard: Tensor) -> Tensor:
+        """Each rank's n columns -> all world * n of them, on every rank."""
+        if self.world == 1:
+            return shard
+        whole = torch.empty(shard.numel() * self.world, dtype=shard.dtype, device=shard.device)
+        _collective("all_gather_single", "all_gather_into_tensor")(whole, shard.contiguous(), group=self.group)
+        self._count(whole, 1.0)
+        return whole
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """Sum over ranks, on every rank; in place where the backend allows."""
+        if self.world == 1:
+            return tensor
+        moved = tensor.to(self.device) if self.device is not None else tensor
+        dist.all_reduce(moved, op=dist.ReduceOp.SUM, group=self.group)
+        self._count(moved, 2.0)
+        return moved.to(tensor.device)
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """Mean over ranks, on every rank."""
+        return self.total(tensor) / self.world
+
+    def maximum(self, tensor: Tensor) -> Tensor:
+        """Elementwise maximum over ranks, on every rank."""
+        if self.world == 1:
+            return tensor
+        moved = tensor.to(self.device) if self.device is not None else tensor.clone()
+        dist.all_reduce(moved, op=dist.ReduceOp.MAX, group=self.group)
+        return moved.to(tensor.device)
+
+    def union(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The sorted union of every rank's names."""
+        if self.world == 1:
+            return tuple(sorted(names))
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, sorted(names), group=self.group)
+        return tuple(sorted({name for mine in found for name in mine}))
+
+    def broadcast(self, tensors: Sequence[Tensor | nn.Parameter]) -> None:
+        """Rank 0's values, everywhere."""
+        if self.world == 1:
+            return
+        root = dist.get_global_rank(self.group, 0) if self.group is not None else 0
+        for tensor in tensors:
+            dist.broadcast(tensor.detach(), src=root, group=self.group)
