@@ -32,8 +32,10 @@ class Model(Protocol):
 
 
 class Architecture(ABC):
-    """A frozen dataclass whose fields are the study's ``params``; ``build`` draws weights from torch's global generator,
-    which the trainer has seeded for the purpose ``init``."""
+    """A frozen dataclass whose fields are the study's ``params``.
+
+    ``build`` draws weights from torch's global generator, which the trainer has seeded for the purpose ``init``.
+    """
 
     name: ClassVar[str] = ""
 
