@@ -1,0 +1,302 @@
+"""The only definition of a column: name, type, unit and meaning, for Parquet segments, documents and DuckDB alike.
+
+Names are snake_case; ``_id`` text keys, ``_at`` UTC timestamps, ``_s`` seconds, ``_bytes`` sizes; fractions are in
+[0, 1]. NaN and infinities are stored as they are; NULL means "not measured". Inside one schema version changes only
+add columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+Kind = Literal["text", "json", "int", "int32", "float", "float32", "bool", "time", "texts", "floats"]
+
+_ARROW = {
+    "text": pa.string(),
+    "json": pa.string(),
+    "int": pa.int64(),
+    "int32": pa.int32(),
+    "float": pa.float64(),
+    "float32": pa.float32(),
+    "bool": pa.bool_(),
+    "time": pa.timestamp("us", tz="UTC"),
+    "texts": pa.list_(pa.string()),
+    "floats": pa.list_(pa.float32()),
+}
+_SQL = {
+    "text": "VARCHAR",
+    "json": "JSON",
+    "int": "BIGINT",
+    "int32": "INTEGER",
+    "float": "DOUBLE",
+    "float32": "FLOAT",
+    "bool": "BOOLEAN",
+    "time": "TIMESTAMPTZ",
+    "texts": "VARCHAR[]",
+    "floats": "FLOAT[]",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. ``unit`` is empty for names and counts."""
+
+    name: str
+    kind: Kind
+    comment: str
+    unit: str = ""
+
+    @property
+    def note(self) -> str:
+        return f"{self.comment} [{self.unit}]" if self.unit else self.comment
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table; ``base`` is what DuckDB calls its raw rows where the plain name is a view of those that count."""
+
+    name: str
+    comment: str
+    columns: tuple[Column, ...]
+    base: str
+
+    @property
+    def arrow(self) -> pa.Schema:
+        """Arrow schema with the schema version, comments and units in its metadata."""
+        fields = [
+            pa.field(c.name, _ARROW[c.kind], metadata={"comment": c.comment, "unit": c.unit}) for c in self.columns
+        ]
+        return pa.schema(fields, metadata={"mtlfleet_schema_version": str(SCHEMA_VERSION), "mtlfleet_table": self.name})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.columns)
+
+    def ddl(self, schema: str = "main") -> str:
+        columns = ", ".join(f'"{c.name}" {_SQL[c.kind]}' for c in self.columns)
+        return f'CREATE TABLE "{schema}"."{self.base}" ({columns})'
+
+
+def _table(name: str, comment: str, *columns: tuple[str, ...], base: str = "") -> Table:
+    return Table(name, comment, tuple(Column(*c) for c in columns), base or name)  # type: ignore[arg-type]
+
+
+_STUDY = ("study_id", "text", "the study's name")
+_TRIAL = ("trial_id", "text", "first 16 hex digits of the trial's key")
+_ATTEMPT = ("attempt", "int32", "which run of the trial wrote this, from 1")
+_STEP = ("step", "int", "optimizer steps done", "step")
+_KEY = (_STUDY, _TRIAL, _ATTEMPT, _STEP)
+
+SEGMENT_TABLES: Mapping[str, Table] = {
+    t.name: t
+    for t in (
+        _table(
+            "metrics",
+            "evaluation and epoch rows of the attempts that count",
+            *_KEY,
+            ("epoch", "float", "passes over the training split done", "epoch"),
+            ("split", "text", "train, val or test"),
+            ("task", "text", "task, or * for all tasks together"),
+            ("metric", "text", "metric; unit and direction in metric_defs"),
+            ("value", "float", "as measured; NaN and infinities are kept", "metric_defs.unit"),
+            ("n", "int", "samples behind the value"),
+            ("final", "bool", "belongs to the checkpoint that validation chose"),
+            ("logged_at", "time", "wall clock of the writer, UTC"),
+            base="metrics_all",
+        ),
+        _table(
+            "step_metrics",
+            "rows of single training steps",
+            *_KEY,
+            ("task", "text", "task, or * for all tasks together"),
+            ("metric", "text", "what was measured, such as loss"),
+            ("value", "float32", "as measured; NaN and infinities are kept"),
+            base="step_metrics_all",
+        ),
+        _table(
+            "task_gradients",
+            "geometry of the task gradients at single steps",
+            *_KEY,
+            ("scope", "text", "which parameters: shared, or a layer"),
+            ("tasks", "texts", "task names, in the order of the lists"),
+            ("losses", "floats", "loss per task"),
+            ("norms", "floats", "L2 norm of each task's gradient"),
+            ("cos_upper", "floats", "cosine of each pair i<j, row-major; see view task_gradient_pairs"),
+            ("weights", "floats", "weights the method chose, empty when its update is not a weighting"),
+            ("conflict_fraction", "float32", "share of pairs with a negative cosine", "fraction"),
+            ("update_norm", "float32", "L2 norm of the shared update direction"),
+            ("status", "text", "what the method's solver said"),
+            base="task_gradients_all",
+        ),
+        _table(
+            "checkpoints",
+            "checkpoints that an attempt may restore from",
+            *_KEY,
+            ("uri", "text", "path below the store's root"),
+            ("size_bytes", "int", "size", "byte"),
+            ("sha256", "text", "hash of the content"),
+            ("created_at", "time", "when it was complete, UTC"),
+            base="checkpoints_all",
+        ),
+        _table(
+            "events",
+            "what happened, of every attempt",
+            *_KEY,
+            ("at", "time", "when, UTC"),
+            ("level", "text", "info, warning or error"),
+            ("kind", "text", "a short name to group by"),
+            ("message", "text", "for people; untrusted text"),
+        ),
+    )
+}
+
+DOCUMENT_TABLES: Mapping[str, Table] = {
+    t.name: t
+    for t in (
+        _table(
+            "studies",
+            "the studies of this store",
+            _STUDY,
+            ("title", "text", "for people"),
+            ("spec", "json", "the science of the study file, canonical"),
+            ("spec_sha256", "text", "its hash"),
+            ("mtlfleet_version", "text", "version that launched it"),
+            ("created_at", "time", "first launch, UTC"),
+        ),
+        _table(
+            "trials",
+            "the trials the study asks for, done or not",
+            _STUDY,
+            _TRIAL,
+            ("phase", "text", "tune (validation only) or final"),
+            ("method", "text", "the study's id of the method"),
+            ("method_use", "text", "the method's registry name, with @preset"),
+            ("dataset", "text", "the study's id of the dataset"),
+            ("architecture", "text", "the study's id of the architecture"),
+            ("task", "text", "the one task of a single-task run, else *"),
+            ("tasks", "texts", "tasks trained"),
+            ("seed", "int", "seed of every random draw"),
+            ("config_index", "int32", "point of the search space, from 0"),
+            ("label", "text", "for people"),
+            ("params", "json", "hyper-parameters of the method and searched train.* values"),
+            ("config", "json", "the resolved trial"),
+            ("config_sha256", "text", "the trial's whole key"),
+            ("world_size", "int32", "data-parallel ranks"),
+            ("steps", "int", "optimizer steps asked for", "step"),
+        ),
+        _table(
+            "task_defs",
+            "the tasks of each dataset",
+            _STUDY,
+            ("dataset", "text", "the study's id of the dataset"),
+            ("task", "text", "task name"),
+            ("kind", "text", "classification, binary, regression or custom"),
+            ("outputs", "int", "width of the head"),
+            ("primary_metric", "text", "the metric that selection looks at"),
+            ("chance", "float", "primary metric of a predictor that ignores its input"),
+        ),
+        _table(
+            "metric_defs",
+            "what each metric means",
+            _STUDY,
+            ("metric", "text", "metric name"),
+            ("unit", "text", "unit of the values"),
+            ("direction", "text", "max: higher is better; min: lower is better; none: never ranked"),
+            ("scale", "text", "ratio: percent changes mean something; else interval"),
+            ("best", "float", "value of a perfect predictor"),
+            ("description", "text", "for people"),
+        ),
+        _table(
+            "verdicts",
+            "what the statistics say about each claim",
+            _STUDY,
+            ("claim_id", "text", "the claim's id in the study file"),
+            ("verdict", "text", "supported, refuted, equivalent, inconclusive or not testable"),
+            ("label", "text", "the verdict with its qualification, for people"),
+            ("effect", "float", "improvement over the baseline; positive is better", "verdicts.unit"),
+            ("ci_low", "float", "lower end of the interval of the effect", "verdicts.unit"),
+            ("ci_high", "float", "upper end of the interval of the effect", "verdicts.unit"),
+            ("unit", "text", "unit of the effect"),
+            ("p_value", "float", "of the test the claim names"),
+            ("p_adjusted", "float", "adjusted over the claim's family"),
+            ("n_pairs", "int32", "paired runs behind it"),
+            ("n_datasets", "int32", "datasets behind it"),
+            ("power", "float", "chance to detect the margin with these runs", "fraction"),
+            ("seeds_needed", "int32", "seeds per dataset for a power of 0.8"),
+            ("guards", "texts", "guards that fired"),
+            ("fragile", "bool", "whether leaving out one run changes the verdict"),
+            ("sentence", "text", "the verdict as one sentence"),
+            ("sha256", "text", "hash of claim, data and protocol"),
+            ("detail", "json", "everything else"),
+        ),
+        _table(
+            "claim_locks",
+            "claims registered before their runs",
+            _STUDY,
+            ("claim_id", "text", "the claim's id in the study file"),
+            ("number", "int32", "which registration of the claim, from 1"),
+            ("registration", "text", "SHA-256 of claim, study and protocol"),
+            ("registered_at", "time", "when, UTC"),
+            ("payload", "json", "the registration as written"),
+        ),
+    )
+}
+
+ATTEMPTS = _table(
+    "attempts",
+    "every run of every trial",
+    _STUDY,
+    _TRIAL,
+    _ATTEMPT,
+    ("restored_step", "int", "step of the checkpoint it started from, 0 for none", "step"),
+    ("restored_checkpoint", "text", "that checkpoint"),
+    ("ray_trial_id", "text", "id at the scheduler"),
+    ("node", "text", "host of rank 0"),
+    ("world_size", "int32", "data-parallel ranks"),
+    ("started_at", "time", "when it was claimed, UTC"),
+    ("ended_at", "time", "when it ended, UTC; NULL while it runs"),
+    ("state", "text", "running, done, diverged, failed, oom, lost or interrupted"),
+    ("exit_reason", "text", "why it ended"),
+    ("last_step", "int", "last step done", "step"),
+    ("train_s", "float", "seconds of training", "s"),
+    ("device_s", "float", "seconds of training times devices", "s"),
+)
+
+LEDGER = _table(
+    "segments",
+    "the ledger: every segment whose rows are in this file",
+    ("segment", "text", "path below the store's root"),
+    ("table_name", "text", "table its rows belong to"),
+    _STUDY,
+    _TRIAL,
+    _ATTEMPT,
+    ("part", "int", "number within the attempt and table"),
+    ("rows", "int", "rows"),
+    ("bytes", "int", "size", "byte"),
+    ("ingested_at", "time", "when its rows came in, UTC"),
+)
+
+META = _table("meta", "facts about this file", ("key", "text", "name"), ("value", "text", "value"))
+
+DOCUMENTS = _table(
+    "documents",
+    "which document file each table's rows of a study come from",
+    _STUDY,
+    ("table_name", "text", "table"),
+    ("document", "text", "path below the store's root"),
+)
+
+ALL_TABLES: tuple[Table, ...] = (
+    *DOCUMENT_TABLES.values(),
+    ATTEMPTS,
+    *SEGMENT_TABLES.values(),
+    LEDGER,
+    DOCUMENTS,
+    META,
+)

@@ -1,0 +1,225 @@
+"""AttemptWriter: the rows of one attempt on their way to Parquet segments, without making the training step wait."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mtlfleet.errors import FleetError
+from mtlfleet.store import durable, layout
+from mtlfleet.store.attempts import claim_attempt, end_attempt
+from mtlfleet.store.schema import SEGMENT_TABLES
+
+FLUSH_S = 10.0
+FLUSH_ROWS = 50_000
+
+Row = tuple[Any, ...]
+
+
+class AttemptWriter:
+    """The one writer of one attempt, in the process of rank 0.
+
+    Rows are buffered; a background thread writes them every ``FLUSH_S`` seconds or ``FLUSH_ROWS`` rows. ``flush``
+    returns when everything given so far is on the disk: call it before a checkpoint is made visible. If writing
+    fails (disk full) the rows stay in memory, the next call raises the EnvironmentProblem, and a later flush tries
+    again.
+    """
+
+    def __init__(self, root: Path, study: str, trial: str, attempt: int, restored_step: int) -> None:
+        self.root, self.study, self.trial = root, study, trial
+        self.attempt = attempt
+        self.restored_step = restored_step
+        self.folder = layout.trial_folder(root, study, trial) / f"attempt={attempt}"
+        self._buffers: dict[str, list[Row]] = {name: [] for name in SEGMENT_TABLES}
+        self._parts: dict[str, int] = dict.fromkeys(SEGMENT_TABLES, 0)
+        self._rows = 0
+        self._lock = threading.Lock()  # guards the buffers; never held while writing
+        self._writing = threading.Lock()  # one flush at a time
+        self._wake = threading.Event()
+        self._closed = False
+        self._problem: FleetError | None = None
+        self._thread = threading.Thread(target=self._background, name=f"segments-{trial}", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def claim(
+        cls,
+        root: Path | str,
+        study: str,
+        trial: str,
+        *,
+        restored_step: int,
+        restored_checkpoint: str | None,
+        world_size: int,
+        facts: Mapping[str, object] | None = None,
+    ) -> AttemptWriter:
+        """Claim the next attempt of ``trial``, after its checkpoint (if any) was loaded.
+
+        ``facts`` (node, ray_trial_id, environment, ...) are kept in the claim file. Raises EnvironmentProblem when the
+        checkpoint was superseded while loading, or when the disk does not take the claim.
+        """
+        root = Path(root)
+        claim = {
+            "started_at": datetime.now(UTC).isoformat(),
+            "pid": os.getpid(),
+            "node": socket.gethostname(),
+            "ray_trial_id": None,
+            **(facts or {}),
+            "restored_step": int(restored_step),
+            "restored_checkpoint": restored_checkpoint,
+            "world_size": int(world_size),
+        }
+        attempt = claim_attempt(root, study, trial, claim)
+        return cls(root, study, trial, attempt, int(restored_step))
+
+    def _add(self, table: str, step: int, *values: Any) -> None:
+        if self._problem is not None:
+            raise self._problem
+        if self._closed:
+            raise ValueError(f"attempt {self.attempt} of trial {self.trial} is closed")
+        with self._lock:
+            self._buffers[table].append((step, *values))
+            self._rows += 1
+            full = self._rows >= FLUSH_ROWS
+        if full:
+            self._wake.set()
+
+    def _counting(self, step: int) -> int:
+        if step <= self.restored_step:
+            raise ValueError(
+                f"trial {self.trial}: a row at step {step} cannot count: attempt {self.attempt} restored step "
+                f"{self.restored_step}, so its rows start at step {self.restored_step + 1}"
+            )
+        return int(step)
+
+    def metric(
+        self,
+        step: int,
+        epoch: float,
+        split: str,
+        task: str,
+        metric: str,
+        value: float,
+        n: int = 0,
+        final: bool = False,
+    ) -> None:
+        """One evaluation or epoch value. Raises ValueError for a step at or below the restored one."""
+        now = datetime.now(UTC)
+        self._add("metrics", self._counting(step), float(epoch), split, task, metric, float(value), int(n), final, now)
+
+    def step_metric(self, step: int, task: str, metric: str, value: float) -> None:
+        """One value of a single training step."""
+        self._add("step_metrics", self._counting(step), task, metric, float(value))
+
+    def task_gradients(
+        self,
+        step: int,
+        *,
+        scope: str,
+        tasks: Sequence[str],
+        losses: Sequence[float],
+        norms: Sequence[float],
+        cos_upper: Sequence[float],
+        weights: Sequence[float] | None,
+        conflict_fraction: float | None,
+        update_norm: float | None,
+        status: str,
+    ) -> None:
+        """The task gradients of one step; K tasks, ``cos_upper`` has K(K-1)/2 entries, pairs i<j row-major."""
+        lists = (list(tasks), _floats(losses), _floats(norms), _floats(cos_upper), _floats(weights))
+        scalars = (
+            None if conflict_fraction is None else float(conflict_fraction),
+            None if update_norm is None else float(update_norm),
+        )
+        self._add("task_gradients", self._counting(step), scope, *lists, *scalars, status)
+
+    def checkpoint(self, step: int, uri: str, size_bytes: int, sha256: str) -> None:
+        """Note a finished checkpoint. The folder itself is what ``restorable`` looks at."""
+        self._add("checkpoints", int(step), uri, int(size_bytes), sha256, datetime.now(UTC))
+
+    def event(self, step: int, level: str, kind: str, message: str) -> None:
+        """Something worth telling; kept for every attempt, whether its rows count or not."""
+        self._add("events", int(step), datetime.now(UTC), level, kind, message)
+
+    def flush(self) -> None:
+        """Return when every row given so far is durable. Raises EnvironmentProblem when the disk does not take them."""
+        self._problem = None
+        self._write()
+
+    def close(
+        self, state: str, reason: str = "", last_step: int | None = None, train_s: float = 0.0, device_s: float = 0.0
+    ) -> None:
+        """Flush, then write how the attempt ended (once; a word written earlier by the driver stands)."""
+        self.flush()
+        self._stop()
+        end_attempt(
+            self.root, self.study, self.trial, self.attempt,
+            state=state, reason=reason, last_step=last_step, train_s=train_s, device_s=device_s,
+        )  # fmt: skip
+
+    def abandon(self) -> None:
+        """Stop without a word: buffered rows are dropped and the attempt stays open, as after a kill."""
+        with self._lock:
+            self._buffers = {name: [] for name in SEGMENT_TABLES}
+        self._stop()
+
+    def _stop(self) -> None:
+        self._closed = True
+        self._wake.set()
+        self._thread.join()
+
+    def _background(self) -> None:
+        next_flush = time.monotonic() + FLUSH_S
+        while not self._closed:
+            self._wake.wait(max(0.0, next_flush - time.monotonic()))
+            self._wake.clear()
+            if self._closed:
+                return
+            try:
+                self._write()
+            except FleetError as error:
+                self._problem = error
+            next_flush = time.monotonic() + FLUSH_S
+
+    def _write(self) -> None:
+        with self._writing:
+            for table in SEGMENT_TABLES:
+                with self._lock:
+                    rows = self._buffers[table]
+                    self._buffers[table] = []
+                    self._rows -= len(rows)
+                if not rows:
+                    continue
+                try:
+                    self._write_segment(table, rows)
+                except BaseException:
+                    with self._lock:
+                        self._buffers[table] = rows + self._buffers[table]
+                        self._rows += len(rows)
+                    raise
+
+    def _write_segment(self, table: str, rows: list[Row]) -> None:
+        schema = SEGMENT_TABLES[table].arrow
+        keys = ([self.study] * len(rows), [self.trial] * len(rows), [self.attempt] * len(rows))
+        columns = (*keys, *zip(*rows, strict=True))
+        arrays = [pa.array(values, type=f.type) for values, f in zip(columns, schema, strict=True)]
+        content = pa.Table.from_arrays(arrays, schema=schema)
+        durable.make_folder(self.folder)
+        number = self._parts[table] + 1
+        path = self.folder / f"{table}-{number:06d}.parquet"
+        durable.replace(path, lambda temporary: pq.write_table(content, temporary, compression="zstd"), mode=0o444)
+        durable.failpoint("durable-not-acknowledged")
+        self._parts[table] = number
+
+
+def _floats(values: Sequence[float] | None) -> list[float]:
+    return [] if values is None else [float(v) for v in values]
