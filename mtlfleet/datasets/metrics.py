@@ -1,7 +1,7 @@
 """Metrics that do not depend on how a split was cut into batches and ranks.
 
 An accumulator holds no state: ``empty`` gives one, ``update`` the next, ``value`` reads it. A state is a float64 vector
-of sums, so ranks merge theirs by one SUM all-reduce. A mean of per-batch means would weight a short last batch too much.
+of sums, so ranks merge theirs by one SUM all-reduce. A mean of per-batch means would overweight a short last batch.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Accumulator:
         return torch.zeros(2, dtype=torch.float64, device=device)
 
     def update(self, state: Tensor, prediction: Tensor, target: Tensor, present: Tensor) -> Tensor:
-        """The state after a batch: prediction [B, ...], target [B, ...], present bool [B]; absent samples are not read."""
+        """The state after a batch: prediction and target [B, ...], present bool [B]; absent samples are not read."""
         values = self.each(prediction.detach()[present], target[present]).double()
         return state + torch.stack((values.sum(), values.new_tensor(values.numel()))).to(state.device)
 

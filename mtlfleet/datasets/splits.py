@@ -17,7 +17,7 @@ def draws(seed: int, purpose: str) -> np.random.RandomState:
 
 
 def stratified(labels: np.ndarray, shares: tuple[float, float, float], seed: int) -> dict[Split, np.ndarray]:
-    """Positions of each split, sorted; every class is divided in the same ``shares`` (rounded down; test gets the rest).
+    """Positions of each split, sorted; every class is divided by the same ``shares``; test gets what rounding leaves.
 
     Parameters
     ----------

@@ -21,11 +21,12 @@ FEATURES = 32  # of the mlp teacher
 class SyntheticRegression(Dataset):
     r"""K regressions on shared features, whose targets correlate as ``conflict`` says: seconds to train, truth known.
 
-    Math        Features :math:`\phi(x)` are x itself or :math:`\tanh(W x)`, whitened on the training rows. Task t's target
-                is :math:`u_t \cdot \phi(x) + \sigma \epsilon`, scaled to unit variance on the training rows, with unit
-                vectors of pairwise cosine :math:`\rho = 1 - c\,K/(K-1)`: 1 at conflict c = 0, orthogonal at (K-1)/K, and
-                at c = 1 as opposed as K vectors can be (-1 for two). A model that answers all tasks with one output has
-                gradients of that cosine; one head per task can undo the conflict as far as the trunk's width allows.
+    Math        Features :math:`\phi(x)` are x itself or :math:`\tanh(W x)`, whitened on the training rows. Task t's
+                target is :math:`u_t \cdot \phi(x) + \sigma \epsilon`, scaled to unit variance on the training rows,
+                with unit vectors of pairwise cosine :math:`\rho = 1 - c\,K/(K-1)`: 1 at conflict c = 0, orthogonal at
+                (K-1)/K, and at c = 1 as opposed as K vectors can be (-1 for two). A model that answers all tasks with
+                one output has gradients of that cosine; one head per task can undo the conflict as far as the trunk's
+                width allows.
     Shapes      inputs float32 ``[n, dim]``, standard normal; targets float32 ``[n]`` for ``task_0`` ... ``task_{K-1}``.
     Source      ours; the simplex of targets as in neural-collapse analyses (Papyan, Han & Donoho, PNAS 2020).
 

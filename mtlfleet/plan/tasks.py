@@ -39,7 +39,6 @@ METRICS: Mapping[str, Metric] = {
         Metric("rmse", "min", "target units", description="square root of the mean squared error"),
         Metric("mse", "min", "target units squared", description="mean squared error"),
         Metric("mae", "min", "target units", description="mean absolute error"),
-        Metric("auc", "max", "fraction", best=1.0, description="area under the ROC curve, ties counted half"),
         Metric("loss", "none", "", description="mean training loss of the task, unweighted"),
         Metric("selected_step", "none", "step", description="step of the checkpoint that validation chose"),
     )
@@ -78,7 +77,7 @@ class Task:
     def skill(self, value: float) -> float:
         """(value - chance) / (best - chance) of the primary metric: 1 is perfect, 0 is chance, unit-free.
 
-        >>> Task("left", 10, "classification", ("accuracy",), 0.1).skill(0.55)
+        >>> Task("left", 10, "classification", ("accuracy",), 0.5).skill(0.75)
         0.5
         """
         span = self.primary.best - self.chance

@@ -14,8 +14,8 @@ from mtlfleet.architectures.base import Backbone, backbone
 class CNN(Backbone):
     """``depth`` blocks of 3 x 3 convolution, ReLU and 2 x 2 max-pooling, then one layer of ``width`` units.
 
-    The first block has ``channels`` channels, each further one twice as many; an image of one pixel's height or width is
-    not pooled further. No normalisation: batch statistics would make the result depend on how a batch is cut over ranks.
+    The first block has ``channels`` channels, each further one twice as many; an image one pixel high or wide is not
+    pooled further. No normalisation: batch statistics would make the result depend on how ranks cut a batch.
 
     Shapes      ``[B, C, H, W]`` -> ``[B, width]``.
     """
