@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from torch import nn
@@ -30,6 +30,13 @@ class Model(Protocol):
 
     def __call__(self, batch: Batch, ctx: Context) -> Output: ...
 
+    def roles(self) -> Mapping[str, str]:
+        """Parameter name -> ``shared``, ``task:<t>`` (only that task's loss reaches it), ``gate`` or ``aux``.
+
+        They choose what a phase trains and the optimizer's groups; what is shared, the engine finds by reachability.
+        """
+        ...
+
 
 class Architecture(ABC):
     """A frozen dataclass whose fields are the study's ``params``.
@@ -41,7 +48,7 @@ class Architecture(ABC):
 
     @abstractmethod
     def build(self, tasks: Sequence[Task], input_shape: tuple[int, ...]) -> nn.Module:
-        """A module with ``forward(batch, ctx) -> Output``; one prediction per task in ``tasks``."""
+        """A ``Model`` with one prediction per task in ``tasks``. Raises ValueError when the inputs do not suit it."""
 
 
 class Backbone(ABC):
