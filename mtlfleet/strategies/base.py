@@ -26,8 +26,8 @@ class Phase:
     ----------
     name:       what ``Context.phase`` says meanwhile.
     steps:      how many optimizer steps, at least 1.
-    trainable:  patterns of parameter roles (``shared``, ``task:*``, ``gate``, ``aux``); a parameter that none matches is
-                frozen in this phase.
+    trainable:  patterns of parameter roles (``shared``, ``task:*``, ``gate``, ``aux``); a parameter that none matches
+                is frozen in this phase.
     """
 
     name: str
