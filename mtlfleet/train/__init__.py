@@ -1,0 +1,9 @@
+"""A trial's body: begin, advance, pause. Knows ranks and a store writer, not who scheduled it."""
+
+from __future__ import annotations
+
+from mtlfleet.train.build import Site
+from mtlfleet.train.communicator import Communicator
+from mtlfleet.train.run import Progress, TrialRun, run_trial
+
+__all__ = ["Communicator", "Progress", "Site", "TrialRun", "run_trial"]

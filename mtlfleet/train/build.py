@@ -1,0 +1,90 @@
+"""From a trial's specs to living objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mtlfleet.architectures.base import Architecture
+from mtlfleet.datasets.base import Dataset, Samples, Split
+from mtlfleet.methods.base import Method
+from mtlfleet.plan.streams import stream
+from mtlfleet.plan.tasks import Task
+from mtlfleet.plan.trial import Spec, Trial, canonical
+from mtlfleet.registry import Catalogue
+from mtlfleet.strategies.base import Strategy
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where this machine keeps a study: facts that never enter a trial's key."""
+
+    root: Path
+    study: str
+    plugins: tuple[str, ...] = ()
+    base: Path = Path()
+    device: str = "auto"
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return Catalogue(self.plugins, self.base)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A trial's objects; ``tasks`` are those it trains, in the dataset's order."""
+
+    dataset: Dataset
+    tasks: tuple[Task, ...]
+    model: nn.Module
+    method: Method[Any]
+    strategy: Strategy
+    splits: dict[Split, Samples]
+
+
+@lru_cache(maxsize=8)
+def _dataset(site: Site, use: str, params: str) -> Dataset:
+    """One object per dataset and process: cells that share data load it once."""
+    import json
+
+    found: Dataset = site.catalogue.load("dataset", use)(**_values(json.loads(params)))
+    return found
+
+
+def _values(params: dict[str, Any]) -> dict[str, Any]:
+    """JSON has lists where dataclass fields are tuples."""
+    return {name: _tuple(value) for name, value in params.items()}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(v) for v in value) if isinstance(value, list) else value
+
+
+def build_spec(site: Site, kind: str, spec: Spec) -> Any:
+    """The object a spec describes. Raises UnknownName or PluginError."""
+    return site.catalogue.load(kind, spec.use)(**_values(dict(spec.params)))
+
+
+def build(trial: Trial, site: Site, device: torch.device) -> Parts:
+    """All of a trial's objects; the model's weights depend on the seed alone."""
+    dataset = _dataset(site, trial.dataset.use, canonical(trial.dataset.params))
+    facts = dataset.facts()
+    tasks = tuple(task for task in facts.tasks if task.name in trial.tasks)
+    architecture: Architecture = build_spec(site, "architecture", trial.architecture)
+    torch.manual_seed(stream(trial.seed, "init"))
+    model = architecture.build(tasks, facts.input_shape).to(device)
+    wanted: Sequence[Split] = tuple(Split) if trial.phase == "final" else (Split.TRAIN, Split.VAL)
+    return Parts(
+        dataset,
+        tasks,
+        model,
+        build_spec(site, "method", trial.method),
+        build_spec(site, "strategy", trial.strategy),
+        {split: dataset.split(split) for split in wanted},
+    )

@@ -1,0 +1,109 @@
+"""A checkpoint: everything a trial needs to go on as if nothing had happened, in a directory renamed into place.
+
+``model.safetensors`` and ``best.safetensors`` hold weights; ``state.pt`` holds optimizer, method, position and every rank's
+random state, and is read with ``weights_only``: loading a checkpoint runs no code from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a written checkpoint is known by."""
+
+    path: Path
+    size_bytes: int
+    sha256: str
+
+
+def place(root: Path, study: str, trial: str, step: int, attempt: int) -> Path:
+    """Where the checkpoint of an attempt at a step lies."""
+    return root / "checkpoints" / f"study={study}" / f"trial={trial}" / f"step={step:09d}-attempt={attempt}"
+
+
+def random_state() -> Tensor:
+    """This rank's torch, numpy and Python generators as one uint8 vector."""
+    _, key, position, *_ = np.random.get_state(legacy=True)
+    version_state = random.getstate()[1]
+    parts = [
+        torch.get_rng_state(),
+        torch.from_numpy(np.append(key.astype(np.int64), position)).view(torch.uint8),
+        torch.tensor(version_state, dtype=torch.int64).view(torch.uint8),
+    ]
+    return torch.cat(parts)
+
+
+def set_random_state(packed: Tensor) -> None:
+    """Inverse of ``random_state``."""
+    torch_size = torch.get_rng_state().numel()
+    numpy_size = 625 * 8
+    torch.set_rng_state(packed[:torch_size].clone())
+    numbers = packed[torch_size : torch_size + numpy_size].clone().view(torch.int64).numpy()
+    np.random.set_state(("MT19937", numbers[:624].astype(np.uint32), int(numbers[624]), 0, 0.0))
+    python = packed[torch_size + numpy_size :].clone().view(torch.int64).tolist()
+    random.setstate((3, tuple(python), None))
+
+
+def save(target: Path, model: Weights, best: Weights | None, state: Mapping[str, Any]) -> Saved:
+    """Write to a temporary directory, sync, rename to ``target``: a reader finds a whole checkpoint or none."""
+    temporary = target.with_name(f".tmp-{target.name}-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file(_plain(model), temporary / "model.safetensors")
+    if best is not None:
+        save_file(_plain(best), temporary / "best.safetensors")
+    torch.save(dict(state), temporary / "state.pt")
+    size, hashed = 0, hashlib.sha256()
+    for file in sorted(temporary.iterdir()):
+        content = file.read_bytes()
+        size += len(content)
+        hashed.update(content)
+        _sync(file)
+    _sync(temporary)
+    if target.exists():  # the same attempt at the same step: an earlier call got this far
+        shutil.rmtree(target)
+    temporary.rename(target)
+    _sync(target.parent)
+    return Saved(target, size, hashed.hexdigest())
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor] | None, dict[str, Any]]:
+    """(model weights, best weights or None, state)."""
+    best = path / "best.safetensors"
+    state = torch.load(path / "state.pt", weights_only=True, map_location="cpu")
+    return load_file(path / "model.safetensors"), load_file(best) if best.exists() else None, state
+
+
+def prune(target: Path, keep: int) -> None:
+    """Delete this attempt's older checkpoints but for the newest ``keep``; other attempts' are not ours to delete."""
+    mine = sorted(target.parent.glob(f"step=*-{target.name.rpartition('-')[2]}"))
+    for old in mine[:-keep] if keep else mine:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _plain(weights: Weights) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,63 @@
+"""How a trial's ranks talk: rank, world and four verbs. The body of a trial sees this and never Ray."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Communicator:
+    """One rank of ``world``; ``group`` is None for a process that is alone."""
+
+    rank: int = 0
+    world: int = 1
+    group: dist.ProcessGroup | None = None
+    device: torch.device = torch.device("cpu")
+
+    @classmethod
+    def from_environment(cls, device: str = "auto") -> Communicator:
+        """Under torchrun: join the group that RANK and WORLD_SIZE describe. Otherwise: alone."""
+        if "RANK" not in os.environ:
+            return cls(device=pick_device(device))
+        chosen = pick_device(device)
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        return cls(dist.get_rank(), dist.get_world_size(), dist.group.WORLD, chosen)
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.group)
+        return box[0]
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """Sum over ranks, on every rank."""
+        if self.world == 1:
+            return tensor
+        moved = tensor.to(self.device) if self.device.type == "cuda" else tensor
+        dist.all_reduce(moved, group=self.group)
+        return moved.to(tensor.device)
+
+    def collect(self, tensor: Tensor) -> Tensor:
+        """[world, ...]: every rank's tensor, on every rank."""
+        if self.world == 1:
+            return tensor[None]
+        moved = tensor.to(self.device) if self.device.type == "cuda" else tensor
+        rows = [torch.empty_like(moved) for _ in range(self.world)]
+        dist.all_gather(rows, moved, group=self.group)
+        return torch.stack(rows).to(tensor.device)
+
+
+def pick_device(device: str) -> torch.device:
+    """``auto`` is CUDA where there is some, else CPU. One rank sees one device, its first."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device("cuda:0" if device == "cuda" else device)

@@ -1,0 +1,301 @@
+"""One trial, start to end, on one rank: no Ray, no SQL. Runs in process, under torchrun and in a gang alike."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtlfleet.datasets.base import Split
+from mtlfleet.engine import GradientEngine
+from mtlfleet.engine.contract import Context
+from mtlfleet.plan.streams import stream
+from mtlfleet.plan.trial import Trial
+from mtlfleet.store import AttemptWriter, restorable
+from mtlfleet.train import checkpoint
+from mtlfleet.train.build import Parts, Site, build
+from mtlfleet.train.communicator import Communicator
+from mtlfleet.train.evaluate import Measured, evaluate, mean_skill
+from mtlfleet.train.feed import Feed
+from mtlfleet.train.optimizers import build_optimizer, learning_rate, set_learning_rate
+from mtlfleet.train.telemetry import Telemetry
+
+CHECKPOINT_SECONDS = 30.0  # between checkpoints of a trial that does not name a number of steps
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a rank reports after a stretch of steps; equal on all ranks."""
+
+    step: int
+    total_steps: int
+    state: str  # running | done | diverged
+    attempt: int
+    score: float = math.nan
+
+    @property
+    def finished(self) -> bool:
+        return self.state != "running"
+
+
+@dataclass
+class Position:
+    """Where a trial stands; all of it is in a checkpoint."""
+
+    step: int = 0
+    best_step: int = 0
+    best_score: float = -math.inf
+    skips: int = 0  # in a row
+    loss_sum: list[float] = field(default_factory=list)
+    loss_count: int = 0
+
+
+class TrialRun:
+    """A trial on this rank. ``begin``, then ``advance`` until it is finished; ``pause`` leaves it resumable."""
+
+    def __init__(self, trial: Trial, site: Site, comm: Communicator) -> None:
+        self.trial = trial
+        self.site = site
+        self.comm = comm
+
+    def begin(self, facts: Mapping[str, object] | None = None) -> Progress:
+        """Build everything, restore the newest checkpoint that counts, claim the attempt (rank 0)."""
+        self.parts: Parts = build(self.trial, self.site, self.comm.device)
+        recipe, parts = self.trial.recipe, self.parts
+        train = parts.splits[Split.TRAIN]
+        self.total = recipe.total_steps(len(train))
+        self.eval_interval = recipe.eval_interval(len(train))
+        names = tuple(task.name for task in parts.tasks)
+        self.feed = Feed(train, names, recipe.global_batch, self.trial.seed, self.comm.rank, self.comm.world)
+        self.phases = parts.strategy.phases(self.total)
+        self.engine = GradientEngine(parts.model, parts.method, process_group=self.comm.group, seed=self.trial.seed)
+        self.optimizer = build_optimizer(recipe, parts.model.parameters())
+        self.position = Position(loss_sum=[0.0] * len(names))
+        self.best: dict[str, Tensor] | None = None
+        self.telemetry = Telemetry(names)
+        self.started = self.saved_at = time.monotonic()
+        self._restore_and_claim(facts or {})
+        return self._progress("running")
+
+    def _restore_and_claim(self, facts: Mapping[str, object]) -> None:
+        found = restorable(self.site.root, self.site.study, self.trial.id) if self.comm.rank == 0 else None
+        path: str | None = self.comm.share(str(found.path) if found else None)
+        if path is not None:
+            self._restore(Path(path))
+        self.writer: AttemptWriter | None = None
+        if self.comm.rank == 0:
+            # Claimed after loading: the step written down is the step that was really restored.
+            self.writer = AttemptWriter.claim(
+                self.site.root,
+                self.site.study,
+                self.trial.id,
+                restored_step=self.position.step,
+                restored_checkpoint=path,
+                world_size=self.comm.world,
+                facts=facts,
+            )
+        self.attempt: int = self.comm.share(self.writer.attempt if self.writer else None)
+
+    def advance(self, seconds: float = 1.0) -> Progress:
+        """Train to the first evaluation or checkpoint boundary at least ``seconds`` away, or to the end.
+
+        Rank 0's clock decides where to pause and tells the others; what is computed does not depend on it.
+        """
+        until = time.monotonic() + seconds
+        while self.position.step < self.total:
+            if not self._stretch():
+                return self._end("diverged", f"{self.position.skips} steps in a row had non-finite numbers")
+            if self.position.step < self.total:
+                late, save = self.comm.share((time.monotonic() >= until, self._checkpoint_due()))
+                if save:
+                    self.save()
+                if late:
+                    return self._progress("running")
+        if self.best is None and self.trial.recipe.keep == "best":
+            return self._end("diverged", "no evaluation on validation was finite")
+        self._finish()
+        return self._end("done", "")
+
+    def pause(self) -> None:
+        """Leave a checkpoint of this moment and say that the attempt was interrupted."""
+        if self.position.step:
+            self.save()
+        if self.writer is not None:
+            self._close("interrupted", "drained")
+
+    def _stretch(self) -> bool:
+        """Steps up to the next boundary, then an evaluation if one is due. False when the method has diverged."""
+        step = self.position.step
+        every = self.trial.recipe.checkpoint_every
+        ends = [self.total, (step // self.eval_interval + 1) * self.eval_interval]
+        if every:
+            ends.append((step // every + 1) * every)
+        for _ in range(min(ends) - step):
+            self._step()
+            if self.position.skips > self.trial.recipe.max_skips:
+                return False
+        if self.position.step % self.eval_interval == 0 or self.position.step == self.total:
+            self._evaluate()
+        return True
+
+    def _context(self, step: int) -> Context:
+        cursor, name = 0, self.phases[-1].name
+        for phase in self.phases:
+            cursor += phase.steps
+            if step < cursor:
+                name = phase.name
+                break
+        return Context(phase=name, epoch=self.feed.epoch(step), step=step, total_steps=self.total)
+
+    def _step(self) -> None:
+        step, recipe = self.position.step, self.trial.recipe
+        set_learning_rate(self.optimizer, learning_rate(recipe, step, self.total))
+        # Dropout and its kin draw from torch's global generator: it is set for this step, so a resumed run draws alike.
+        torch.manual_seed(stream(self.trial.seed, "forward", step, self.comm.rank))
+        info = self.engine.step(self._losses(step), epoch=self.feed.epoch(step))
+        self.position.step += 1
+        if info.skipped:
+            self.position.skips += 1
+            if self.writer is not None:
+                self.writer.event(self.position.step, "warning", "skipped_step", info.status)
+            return
+        self.position.skips = 0
+        if recipe.clip_norm is not None:
+            self.engine.clip_(recipe.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        # The engine's tasks are sorted by name; the trial's are in the dataset's order.
+        at = {task: k for k, task in enumerate(info.tasks)}
+        for k, task in enumerate(self.feed.tasks):
+            self.position.loss_sum[k] += float(info.losses[at[task]])
+        self.position.loss_count += 1
+        if self.writer is not None and self.position.step % recipe.log_every == 0:
+            self.telemetry.write(self.writer, self.position.step, info)
+
+    def _losses(self, step: int) -> dict[str, Tensor]:
+        """Scalar losses by task, scaled so that their mean over ranks is the mean over the global batch."""
+        part = self.feed.at(step)
+        counts = None
+        if not part.fully_labelled:
+            local = torch.tensor([int(part.batch.present[task].sum()) for task in self.feed.tasks], dtype=torch.float64)
+            counts = (local, self.comm.total(local.clone()))
+        if len(part.batch) == 0:
+            return {}
+        batch = part.batch.to(self.comm.device)
+        output = self.parts.model(batch, self._context(step))
+        losses = {}
+        for k, task in enumerate(self.parts.tasks):
+            share = len(batch) / part.global_size
+            if counts is not None:
+                share = float(counts[0][k] / counts[1][k]) if counts[1][k] else 0.0
+            loss = self.parts.dataset.loss(task, output.predictions[task.name], batch)
+            losses[task.name] = loss * (share * self.comm.world)
+        return losses
+
+    def _evaluate(self) -> None:
+        """Validation metrics; keep the weights if no earlier checkpoint was better."""
+        found = self._measure(Split.VAL)
+        score = mean_skill(found, self.parts.tasks)
+        if score > self.position.best_score:
+            self.position.best_score, self.position.best_step = score, self.position.step
+            self.best = {name: tensor.detach().clone() for name, tensor in self.parts.model.state_dict().items()}
+        if self.writer is not None:
+            self._record(Split.VAL, found)
+            self._record_losses()
+        self.position.loss_sum, self.position.loss_count = [0.0] * len(self.feed.tasks), 0
+
+    def _measure(self, split: Split) -> tuple[Measured, ...]:
+        ctx = self._context(max(0, self.position.step - 1))
+        return evaluate(self.parts.model, self.parts.splits[split], self.parts.tasks, ctx, self.comm)
+
+    def _record(self, split: Split, found: tuple[Measured, ...], final: bool = False) -> None:
+        assert self.writer is not None
+        step = self.position.step
+        epoch = self.feed.epoch(step - 1)
+        for m in found:
+            self.writer.metric(step, epoch, split.value, m.task, m.metric, m.value, n=m.n, final=final)
+
+    def _record_losses(self) -> None:
+        assert self.writer is not None
+        step, count = self.position.step, self.position.loss_count
+        for k, task in enumerate(self.feed.tasks):
+            mean = self.position.loss_sum[k] / count if count else math.nan
+            self.writer.metric(step, self.feed.epoch(step - 1), "train", task, "loss", mean, n=count)
+
+    def _finish(self) -> None:
+        """Go back to the checkpoint that validation chose and measure it; test is read here, once, or never."""
+        chosen = self.position.step
+        if self.trial.recipe.keep == "best" and self.best is not None:
+            self.parts.model.load_state_dict(self.best)
+            chosen = self.position.best_step
+        splits = (Split.VAL, Split.TEST) if self.trial.phase == "final" else (Split.VAL,)
+        for split in splits:
+            found = self._measure(split)
+            if self.writer is not None:
+                self._record(split, found, final=True)
+        if self.writer is not None:
+            epoch = self.feed.epoch(self.position.step - 1)
+            self.writer.metric(self.position.step, epoch, "val", "*", "selected_step", chosen, n=1, final=True)
+
+    def _checkpoint_due(self) -> bool:
+        every = self.trial.recipe.checkpoint_every
+        if every:
+            return self.position.step % every == 0
+        return time.monotonic() - self.saved_at >= CHECKPOINT_SECONDS
+
+    def save(self) -> None:
+        """Checkpoint this moment. Rows first, durable; then the checkpoint: what it covers is never lost with it."""
+        states = self.comm.collect(checkpoint.random_state())
+        self.saved_at = time.monotonic()
+        if self.writer is None:
+            return
+        self.writer.flush()
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "engine": self.engine.state_dict(),
+            "position": vars(self.position).copy(),
+            "random": states,
+        }
+        target = checkpoint.place(self.site.root, self.site.study, self.trial.id, self.position.step, self.attempt)
+        saved = checkpoint.save(target, self.parts.model.state_dict(), self.best, state)
+        checkpoint.prune(target, keep=2)
+        self.writer.checkpoint(self.position.step, str(saved.path.relative_to(self.site.root)), saved.size_bytes, saved.sha256)
+
+    def _restore(self, path: Path) -> None:
+        weights, best, state = checkpoint.load(path)
+        self.parts.model.load_state_dict(weights)
+        self.best = {name: tensor.to(self.comm.device) for name, tensor in best.items()} if best else None
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.engine.load_state_dict(state["engine"])
+        self.position = Position(**state["position"])
+        checkpoint.set_random_state(state["random"][self.comm.rank])
+
+    def _progress(self, state: str) -> Progress:
+        return Progress(self.position.step, self.total, state, self.attempt, self.position.best_score)
+
+    def _end(self, state: str, reason: str) -> Progress:
+        if self.writer is not None:
+            self._close(state, reason)
+            target = checkpoint.place(self.site.root, self.site.study, self.trial.id, self.position.step, self.attempt)
+            checkpoint.prune(target, keep=0)
+        return self._progress(state)
+
+    def _close(self, state: str, reason: str) -> None:
+        assert self.writer is not None
+        spent = time.monotonic() - self.started
+        self.writer.close(state, reason, self.position.step, spent, spent * self.comm.world)
+
+
+def run_trial(trial: Trial, site: Site, comm: Communicator, facts: Mapping[str, Any] | None = None) -> Progress:
+    """A whole trial in this process."""
+    run = TrialRun(trial, site, comm)
+    progress = run.begin(facts)
+    while not progress.finished:
+        progress = run.advance()
+    return progress
