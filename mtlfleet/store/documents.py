@@ -68,6 +68,9 @@ def write_document(root: Path | str, study: str, table: str, rows: Sequence[Mapp
     for a stray column.
     """
     root = Path(root)
+    if table not in DOCUMENT_TABLES:
+        known = ", ".join(DOCUMENT_TABLES)
+        raise ValueError(f"no document is called `{table}`; known: {known} (claim locks: call register_claim)")
     if table == "studies":
         rows = _created(root, study, rows)
     content = _arrow(DOCUMENT_TABLES[table], study, rows)

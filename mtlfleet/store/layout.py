@@ -148,3 +148,8 @@ def newest_documents(root: Path) -> dict[tuple[str, str], Path]:
 
 def is_store(folder: Path) -> bool:
     return any((folder / part).exists() for part in ("segments", "documents", SNAPSHOT))
+
+
+def names_of(folder: Path, key: str) -> list[str]:
+    """The values of the sub-folders called ``key=value``."""
+    return [value for value, _ in _keyed(folder, key)]

@@ -235,16 +235,6 @@ DOCUMENT_TABLES: Mapping[str, Table] = {
             ("sha256", "text", "hash of claim, data and protocol"),
             ("detail", "json", "everything else"),
         ),
-        _table(
-            "claim_locks",
-            "claims registered before their runs",
-            _STUDY,
-            ("claim_id", "text", "the claim's id in the study file"),
-            ("number", "int32", "which registration of the claim, from 1"),
-            ("registration", "text", "SHA-256 of claim, study and protocol"),
-            ("registered_at", "time", "when, UTC"),
-            ("payload", "json", "the registration as written"),
-        ),
     )
 }
 
@@ -266,6 +256,17 @@ ATTEMPTS = _table(
     ("last_step", "int", "last step done", "step"),
     ("train_s", "float", "seconds of training", "s"),
     ("device_s", "float", "seconds of training times devices", "s"),
+)
+
+MIRRORED_LOCKS = _table(
+    "claim_locks",
+    "claims registered before their runs; mirrors the files under claims/",
+    _STUDY,
+    ("claim_id", "text", "the claim's id in the study file"),
+    ("number", "int32", "which registration of the claim, from 1"),
+    ("registration", "text", "SHA-256 of claim, study and protocol"),
+    ("registered_at", "time", "when, UTC"),
+    ("payload", "json", "the registration as written"),
 )
 
 LEDGER = _table(
@@ -294,6 +295,7 @@ DOCUMENTS = _table(
 
 ALL_TABLES: tuple[Table, ...] = (
     *DOCUMENT_TABLES.values(),
+    MIRRORED_LOCKS,
     ATTEMPTS,
     *SEGMENT_TABLES.values(),
     LEDGER,

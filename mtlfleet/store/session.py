@@ -1,0 +1,139 @@
+"""A live view of a store: the published file plus whatever was flushed since, in one read-only DuckDB session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from mtlfleet.errors import StoreDamaged
+from mtlfleet.store import layout
+from mtlfleet.store.database import (
+    attempt_rows,
+    create_tables,
+    create_views,
+    document_rows,
+    first_line,
+    insert,
+    load_segments,
+    lock_rows,
+    quoted,
+)
+from mtlfleet.store.schema import (
+    ALL_TABLES,
+    ATTEMPTS,
+    DOCUMENT_TABLES,
+    LEDGER,
+    META,
+    MIRRORED_LOCKS,
+    SCHEMA_VERSION,
+    SEGMENT_TABLES,
+)
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """What an answer is made of."""
+
+    snapshot_age_s: float | None
+    pending_segments: int
+
+    def __str__(self) -> str:
+        snapshot = "no snapshot" if self.snapshot_age_s is None else f"snapshot {self.snapshot_age_s:.0f} s old"
+        return f"{snapshot} + {self.pending_segments} pending segment{'s' if self.pending_segments != 1 else ''}"
+
+
+def attach_live(con: duckdb.DuckDBPyConnection, root: Path, *, use_snapshot: bool = True) -> Freshness:
+    """Make every table and view of the store in the in-memory connection ``con``.
+
+    Order matters: segments are listed first, then the snapshot is opened, then claims are listed. A segment is then
+    in the snapshot's ledger, or pending, or newer than the list, never in two of these, and its claim is in hand.
+    Raises StoreDamaged when the snapshot or a segment cannot be read.
+    """
+    segments = [s for s in layout.list_segments(root) if s.table in SEGMENT_TABLES]
+    snapshot = use_snapshot and _attach_snapshot(con, root / layout.SNAPSHOT)
+    ledger = {row[0] for row in con.execute("SELECT segment FROM snapshot.segments").fetchall()} if snapshot else set()
+    pending = [s for s in segments if s.path not in ledger]
+    create_tables(con, [t for t in ALL_TABLES if t not in (LEDGER, META) or not snapshot])
+    load_segments(con, root, pending)
+    _load_attempts(con, root, snapshot=snapshot)
+    _load_documents(con, root)
+    age = _join_snapshot(con, {s.table for s in pending}) if snapshot else None
+    if not snapshot:
+        con.execute("INSERT INTO meta VALUES ('schema_version', ?)", [str(SCHEMA_VERSION)])
+    con.execute("INSERT INTO meta VALUES ('pending_segments', ?)", [str(len(pending))])
+    create_views(con)
+    return Freshness(age, len(pending))
+
+
+def _attach_snapshot(con: duckdb.DuckDBPyConnection, path: Path) -> bool:
+    if not path.exists():
+        return False
+    try:
+        con.execute(f"ATTACH {quoted(str(path))} AS snapshot (READ_ONLY)")
+        found = con.execute("SELECT value FROM snapshot.meta WHERE key = 'schema_version'").fetchone()
+    except duckdb.Error as error:
+        raise StoreDamaged(
+            f"{path} cannot be opened: {first_line(error)}",
+            notes=["it is only a copy: the segments beside it hold every row"],
+            help=f"delete {path.name} and run the command again; the next launch publishes a new one",
+        ) from error
+    if found is None or int(found[0]) != SCHEMA_VERSION:
+        con.execute("DETACH snapshot")
+        return False
+    return True
+
+
+def _join_snapshot(con: duckdb.DuckDBPyConnection, pending: set[str]) -> float:
+    """Put the snapshot's rows beside the pending ones, under the tables' names. Returns its age in seconds."""
+    for table in SEGMENT_TABLES.values():
+        columns = ", ".join(f'"{name}"' for name in table.names)
+        con.execute(f'ALTER TABLE "{table.base}" RENAME TO "{table.base}_pending"')
+        union = f" UNION ALL SELECT {columns} FROM {table.base}_pending" if table.name in pending else ""
+        con.execute(f"CREATE VIEW {table.base} AS SELECT {columns} FROM snapshot.main.{table.base}{union}")
+    con.execute("CREATE VIEW segments AS SELECT * FROM snapshot.main.segments")
+    con.execute("CREATE TABLE meta AS SELECT * FROM snapshot.main.meta WHERE key <> 'pending_segments'")
+    found = con.execute("SELECT value FROM meta WHERE key = 'published_at'").fetchone()
+    published = datetime.fromisoformat(found[0]) if found else datetime.now(UTC)
+    return max(0.0, (datetime.now(UTC) - published).total_seconds())
+
+
+def _load_attempts(con: duckdb.DuckDBPyConnection, root: Path, *, snapshot: bool) -> None:
+    """Attempts that the snapshot knows to have ended are taken from it; the others' files are read."""
+    ended: set[tuple[str, str, int]] = set()
+    if snapshot:
+        con.execute("INSERT INTO attempts BY NAME SELECT * FROM snapshot.attempts WHERE ended_at IS NOT NULL")
+        ended = set(con.execute("SELECT study_id, trial_id, attempt FROM attempts").fetchall())
+    claims = [c for c in layout.list_claims(root) if (c.study, c.trial, c.attempt) not in ended]
+    insert(con, ATTEMPTS.base, attempt_rows(root, claims))
+
+
+def _load_documents(con: duckdb.DuckDBPyConnection, root: Path) -> None:
+    for (study, table), path in layout.newest_documents(root).items():
+        if table in DOCUMENT_TABLES:
+            con.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM {document_rows(path)}')
+            relative = path.relative_to(root).as_posix()
+            con.execute("INSERT INTO documents VALUES (?, ?, ?)", [study, table, relative])
+    insert(con, MIRRORED_LOCKS.base, lock_rows(root, layout.names_of(root / "claims", "study")))
+
+
+def lock_down(con: duckdb.DuckDBPyConnection) -> None:
+    """No files, no network, no extensions, no settings from here on; what was attached read-only stays readable."""
+    for setting in (
+        "enable_external_access = false",
+        "autoload_known_extensions = false",
+        "autoinstall_known_extensions = false",
+        "python_enable_replacements = false",
+        "lock_configuration = true",
+    ):
+        con.execute(f"SET {setting}")
+
+
+def fetch(con: duckdb.DuckDBPyConnection, query: str, params: object = None) -> pa.Table:
+    found = con.sql(query, params=params)
+    if found is None:  # a statement without rows
+        return pa.table({})
+    return found.to_arrow_table()

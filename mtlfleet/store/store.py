@@ -1,0 +1,106 @@
+"""A store as Python sees it: open by study file or folder, ask in SQL, get Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from mtlfleet.errors import EnvironmentProblem, QueryFailed, UsageError
+from mtlfleet.store import layout
+from mtlfleet.store.session import Freshness, attach_live, fetch, lock_down
+
+
+@dataclass(frozen=True)
+class Store:
+    """The results under ``root``. ``study`` is the study it was opened for, if one was named. Never writes."""
+
+    root: Path
+    study: str | None = None
+
+    @contextmanager
+    def session(self, *, use_snapshot: bool = True) -> Iterator[Session]:
+        """One consistent state for several queries: everything flushed up to now, and nothing later."""
+        con = duckdb.connect(":memory:")
+        try:
+            freshness = attach_live(con, self.root, use_snapshot=use_snapshot)
+            lock_down(con)
+            yield Session(con, freshness)
+        finally:
+            con.close()
+
+    def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
+        """Answer one query from the snapshot and the segments flushed since. Raises QueryFailed with DuckDB's words."""
+        with self.session() as session:
+            return session.sql(query, params)
+
+    def rows(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """``sql`` as a list of dicts."""
+        found: list[dict[str, Any]] = self.sql(query, params).to_pylist()
+        return found
+
+    def studies(self) -> list[str]:
+        """Names of the studies with files here."""
+        return sorted(
+            {
+                *layout.names_of(self.root / "documents", "study"),
+                *layout.names_of(self.root / "segments", "study"),
+            }
+        )
+
+    def one_study(self) -> str:
+        """The study this store is about. Raises UsageError when that is not clear."""
+        if self.study is not None:
+            return self.study
+        known = self.studies()
+        if len(known) == 1:
+            return known[0]
+        raise UsageError(
+            f"{self.root} holds {len(known)} studies",
+            notes=[f"known: {', '.join(known) or 'none'}"],
+            help="name the study file instead of the folder",
+        )
+
+
+class Session:
+    """Queries against one state of a store."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, freshness: Freshness) -> None:
+        self.con = con
+        self.freshness = freshness
+
+    def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
+        try:
+            return fetch(self.con, query, params)
+        except duckdb.Error as error:
+            raise QueryFailed(str(error)) from error
+
+
+def open_store(path: Path | str) -> Store:
+    """The store of a study file, of a store folder, or of its ``results.duckdb``.
+
+    Raises EnvironmentProblem when there is nothing to open yet, StudyInvalid for a study file with errors.
+    """
+    path = Path(path)
+    if path.is_dir() or path.name == layout.SNAPSHOT:
+        folder = path if path.is_dir() else path.parent
+        if not layout.is_store(folder):
+            raise EnvironmentProblem(
+                f"{folder} is not a results store",
+                notes=["expected segments/, documents/ or results.duckdb in it"],
+                help="name the study file, or the folder `runs/<study>` beside it",
+            )
+        return Store(folder.resolve())
+    if not path.exists():
+        raise UsageError(f"no such study file or store: {path}")
+    from mtlfleet.plan import Study
+
+    study = Study.load(path)
+    if not layout.is_store(study.root):
+        raise EnvironmentProblem(f"nothing has run: {study.root} holds no results", help=f"mtlfleet launch {path}")
+    return Store(study.root, study.name)

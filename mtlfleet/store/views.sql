@@ -1,0 +1,234 @@
+-- What people query. Every aggregate looks at finite values only: DuckDB ranks NaN above everything, so a diverged run
+-- would otherwise win each metric that is better when higher; `complete` gates every ranking for the same reason.
+
+CREATE OR REPLACE VIEW attempt_windows AS
+SELECT study_id, trial_id, attempt, restored_step,
+       min(restored_step) OVER (PARTITION BY study_id, trial_id ORDER BY attempt
+                                ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS valid_upto
+FROM attempts;
+
+CREATE OR REPLACE VIEW metrics AS
+SELECT r.* FROM metrics_all r JOIN attempt_windows w USING (study_id, trial_id, attempt)
+WHERE r.step > w.restored_step AND (w.valid_upto IS NULL OR r.step <= w.valid_upto);
+
+CREATE OR REPLACE VIEW step_metrics AS
+SELECT r.* FROM step_metrics_all r JOIN attempt_windows w USING (study_id, trial_id, attempt)
+WHERE r.step > w.restored_step AND (w.valid_upto IS NULL OR r.step <= w.valid_upto);
+
+CREATE OR REPLACE VIEW task_gradients AS
+SELECT r.* FROM task_gradients_all r JOIN attempt_windows w USING (study_id, trial_id, attempt)
+WHERE r.step > w.restored_step AND (w.valid_upto IS NULL OR r.step <= w.valid_upto);
+
+CREATE OR REPLACE VIEW checkpoints AS
+SELECT r.* FROM checkpoints_all r JOIN attempt_windows w USING (study_id, trial_id, attempt)
+WHERE w.valid_upto IS NULL OR r.step <= w.valid_upto;
+
+CREATE OR REPLACE VIEW task_gradient_pairs AS
+WITH firsts AS (
+  SELECT *, unnest(range(1, len(tasks))) AS i FROM task_gradients
+), pairs AS (
+  SELECT *, unnest(range(i + 1, len(tasks) + 1)) AS j FROM firsts
+)
+SELECT study_id, trial_id, attempt, step, scope, tasks[i] AS task_i, tasks[j] AS task_j,
+       cos_upper[(i - 1) * len(tasks) - (i * (i - 1)) // 2 + (j - i)] AS cosine,
+       norms[i] AS norm_i, norms[j] AS norm_j
+FROM pairs;
+
+CREATE OR REPLACE VIEW trial_summary AS
+WITH runs AS (
+  SELECT study_id, trial_id, count(*) AS n_attempts, arg_max(coalesce(state, 'running'), attempt) AS state,
+         arg_max(exit_reason, attempt) AS exit_reason, max(last_step) AS last_step,
+         sum(train_s) FILTER (isfinite(train_s)) AS train_s, sum(device_s) FILTER (isfinite(device_s)) AS device_s,
+         min(started_at) AS started_at, max(ended_at) AS ended_at
+  FROM attempts GROUP BY study_id, trial_id
+)
+SELECT t.study_id, t.trial_id, t.label, t.phase, t.method, t.method_use, t.dataset, t.architecture, t.task, t.tasks, t.seed,
+       t.config_index, t.params, coalesce(r.state, 'missing') AS state, r.exit_reason, coalesce(r.n_attempts, 0) AS n_attempts,
+       r.last_step, t.steps, r.train_s, r.device_s, r.started_at, r.ended_at
+FROM trials t LEFT JOIN runs r USING (study_id, trial_id);
+
+CREATE OR REPLACE VIEW final_metrics AS
+SELECT t.study_id, t.trial_id, t.phase, t.method, t.method_use, t.dataset, t.architecture, t.config_index, t.seed,
+       m.task, m.metric, m.split, arg_max(m.value, m.step) FILTER (isfinite(m.value)) AS value, max(m.step) AS step,
+       count(*) FILTER (NOT isfinite(m.value)) AS n_nonfinite
+FROM trials t JOIN metrics m USING (study_id, trial_id)
+WHERE m.final
+GROUP BY ALL;
+
+-- One row per thing a final run is judged by: metrics with a direction and a true zero.
+CREATE OR REPLACE VIEW judged_metrics AS
+SELECT DISTINCT f.study_id, f.dataset, f.architecture, f.task, f.metric, d.unit, d.direction, d.scale
+FROM final_metrics f JOIN metric_defs d USING (study_id, metric)
+WHERE f.phase = 'final' AND f.split = 'test' AND f.task <> '*' AND d.direction IN ('min', 'max');
+
+CREATE OR REPLACE VIEW stl_reference AS
+SELECT t.study_id, t.dataset, t.architecture, j.task, j.metric,
+       avg(f.value) FILTER (isfinite(f.value) AND t.state = 'done') AS value,
+       count(*) FILTER (isfinite(f.value) AND t.state = 'done') AS n_seeds, count(*) AS n_trials,
+       count(*) FILTER (isfinite(f.value) AND t.state = 'done') = count(*) AS complete
+FROM trial_summary t
+JOIN judged_metrics j ON (j.study_id, j.dataset, j.architecture, j.task) = (t.study_id, t.dataset, t.architecture, t.task)
+LEFT JOIN final_metrics f ON (f.study_id, f.trial_id, f.task, f.metric) = (t.study_id, t.trial_id, j.task, j.metric)
+     AND f.split = 'test'
+WHERE t.phase = 'final' AND t.task <> '*'
+GROUP BY ALL;
+
+CREATE OR REPLACE VIEW delta_terms AS
+SELECT t.study_id, t.dataset, t.architecture, t.method, t.seed, t.trial_id, j.task, j.metric, j.direction, f.value,
+       r.value AS reference,
+       100 * (CASE j.direction WHEN 'max' THEN 1 ELSE -1 END) * (f.value - r.value) / nullif(abs(r.value), 0) AS improvement_pct
+FROM trial_summary t
+JOIN judged_metrics j ON (j.study_id, j.dataset, j.architecture) = (t.study_id, t.dataset, t.architecture)
+     AND (t.task = '*' OR t.task = j.task) AND j.scale = 'ratio'
+LEFT JOIN final_metrics f ON (f.study_id, f.trial_id, f.task, f.metric) = (t.study_id, t.trial_id, j.task, j.metric)
+     AND f.split = 'test'
+LEFT JOIN stl_reference r ON (r.study_id, r.dataset, r.architecture, r.task, r.metric)
+     = (t.study_id, t.dataset, t.architecture, j.task, j.metric)
+WHERE t.phase = 'final';
+
+CREATE OR REPLACE VIEW delta_m AS
+WITH runs AS (
+  SELECT study_id, dataset, architecture, method, any_value(method_use) AS method_use, seed,
+         CASE WHEN bool_or(task <> '*') THEN NULL ELSE any_value(trial_id) END AS trial_id, bool_and(state = 'done') AS done
+  FROM trial_summary WHERE phase = 'final' GROUP BY study_id, dataset, architecture, method, seed
+), expected AS (
+  SELECT study_id, dataset, architecture, count(*) AS n_expected FROM judged_metrics WHERE scale = 'ratio' GROUP BY ALL
+), by_task AS (
+  SELECT study_id, dataset, architecture, method, seed, task,
+         sum(improvement_pct) FILTER (isfinite(improvement_pct)) AS total,
+         count(*) FILTER (isfinite(improvement_pct)) AS n
+  FROM delta_terms GROUP BY ALL
+), flat AS (
+  SELECT study_id, dataset, architecture, method, seed, -sum(total) / sum(n) AS delta_m_pct,
+         avg(total / n) FILTER (n > 0) AS delta_p_pct, sum(n) AS n_terms
+  FROM by_task GROUP BY ALL
+)
+SELECT u.study_id, u.trial_id, 'final' AS phase, u.method, u.method_use, u.dataset, u.architecture, u.seed, f.delta_m_pct,
+       f.delta_p_pct, coalesce(f.n_terms, 0)::BIGINT AS n_terms, coalesce(e.n_expected, 0) AS n_expected,
+       u.done AND coalesce(e.n_expected > 0 AND f.n_terms = e.n_expected, false) AS complete
+FROM runs u
+LEFT JOIN expected e USING (study_id, dataset, architecture)
+LEFT JOIN flat f USING (study_id, dataset, architecture, method, seed);
+
+CREATE OR REPLACE VIEW leaderboard AS
+WITH cells AS (
+  SELECT study_id, dataset, architecture, method, unnest(tasks) AS task, state FROM trial_summary WHERE phase = 'final'
+), counts AS (
+  SELECT study_id, dataset, architecture, method, task, count(*) AS n_trials,
+         count(*) FILTER (state IN ('failed', 'oom', 'lost')) AS n_failed, count(*) FILTER (state = 'diverged') AS n_diverged
+  FROM cells GROUP BY ALL
+), finals AS (
+  SELECT f.* FROM final_metrics f JOIN trial_summary t USING (study_id, trial_id)
+  WHERE f.phase = 'final' AND f.split = 'test' AND t.state = 'done' AND isfinite(f.value)
+), metric_rows AS (
+  SELECT c.study_id, c.dataset, c.architecture, c.method, c.task, j.metric, j.unit, j.direction, count(f.value) AS n_seeds,
+         any_value(c.n_trials) AS n_trials, avg(f.value) AS mean, stddev_samp(f.value) AS sd, any_value(c.n_failed) AS n_failed,
+         any_value(c.n_diverged) AS n_diverged
+  FROM counts c
+  JOIN judged_metrics j USING (study_id, dataset, architecture, task)
+  LEFT JOIN finals f USING (study_id, dataset, architecture, method, task, metric)
+  GROUP BY ALL
+), totals AS (
+  SELECT study_id, dataset, architecture, method, count(*) FILTER (state IN ('failed', 'oom', 'lost')) AS n_failed,
+         count(*) FILTER (state = 'diverged') AS n_diverged
+  FROM trial_summary WHERE phase = 'final' GROUP BY ALL
+), deltas AS (
+  SELECT study_id, dataset, architecture, method, complete, 'delta_m_pct' AS metric, delta_m_pct AS value
+  FROM delta_m WHERE n_expected > 0
+  UNION ALL
+  SELECT study_id, dataset, architecture, method, complete, 'delta_p_pct', delta_p_pct FROM delta_m WHERE n_expected > 0
+), delta_rows AS (
+  SELECT d.study_id, d.dataset, d.architecture, d.method, '*' AS task, d.metric, 'percent' AS unit,
+         CASE d.metric WHEN 'delta_m_pct' THEN 'min' ELSE 'max' END AS direction,
+         count(*) FILTER (d.complete AND isfinite(d.value)) AS n_seeds, count(*) AS n_trials,
+         avg(d.value) FILTER (d.complete AND isfinite(d.value)) AS mean,
+         stddev_samp(d.value) FILTER (d.complete AND isfinite(d.value)) AS sd,
+         any_value(t.n_failed) AS n_failed, any_value(t.n_diverged) AS n_diverged
+  FROM deltas d JOIN totals t USING (study_id, dataset, architecture, method)
+  GROUP BY ALL
+), rows AS (
+  SELECT * FROM metric_rows UNION ALL SELECT * FROM delta_rows
+)
+SELECT study_id, dataset, architecture, method, task, metric, unit, direction,
+       CASE WHEN n_seeds = n_trials AND n_seeds > 0 THEN rank() OVER (
+         PARTITION BY study_id, dataset, architecture, task, metric, n_seeds = n_trials AND n_seeds > 0
+         ORDER BY CASE direction WHEN 'max' THEN -mean ELSE mean END) END AS rank,
+       n_seeds, n_trials, mean, sd,
+       CASE WHEN n_seeds > 1 THEN sd / sqrt(n_seeds) * t975(n_seeds - 1) END AS ci95,
+       n_failed, n_diverged, n_seeds = n_trials AND n_seeds > 0 AS complete
+FROM rows;
+
+CREATE OR REPLACE VIEW validation_skill AS
+SELECT t.study_id, t.trial_id, t.phase, t.method, t.dataset, t.architecture, t.task, t.seed, t.config_index,
+       avg((f.value - d.chance) / nullif(m.best - d.chance, 0))
+         FILTER (isfinite(f.value) AND isfinite(d.chance) AND isfinite(m.best)) AS skill,
+       count(*) FILTER (isfinite(f.value)) AS n_tasks,
+       any_value(t.state) = 'done' AND count(*) FILTER (isfinite(f.value)) = any_value(len(t.tasks)) AS complete
+FROM trial_summary t
+JOIN task_defs d ON (d.study_id, d.dataset) = (t.study_id, t.dataset) AND list_contains(t.tasks, d.task)
+JOIN metric_defs m ON m.study_id = t.study_id AND m.metric = d.primary_metric
+LEFT JOIN final_metrics f ON (f.study_id, f.trial_id, f.task, f.metric) = (t.study_id, t.trial_id, d.task, d.primary_metric)
+     AND f.split = 'val'
+GROUP BY ALL;
+
+CREATE OR REPLACE VIEW best_trial_per_method AS
+SELECT s.study_id, s.phase, s.dataset, s.architecture, s.method, s.task, s.trial_id, s.config_index, s.seed, s.skill, t.params
+FROM validation_skill s JOIN trials t USING (study_id, trial_id)
+WHERE s.complete AND isfinite(s.skill)
+QUALIFY row_number() OVER (PARTITION BY s.study_id, s.phase, s.dataset, s.architecture, s.method, s.task
+                           ORDER BY s.skill DESC, s.trial_id) = 1;
+
+CREATE OR REPLACE VIEW progress AS
+SELECT study_id, phase, method, dataset, architecture, count(*) AS total,
+       count(*) FILTER (state = 'done') AS done, count(*) FILTER (state = 'diverged') AS diverged,
+       count(*) FILTER (state = 'failed') AS failed, count(*) FILTER (state = 'oom') AS oom,
+       count(*) FILTER (state = 'lost') AS lost, count(*) FILTER (state = 'interrupted') AS interrupted,
+       count(*) FILTER (state = 'running') AS running, count(*) FILTER (state = 'missing') AS missing
+FROM trial_summary GROUP BY ALL;
+
+CREATE OR REPLACE VIEW budget AS
+SELECT study_id, phase, method, dataset, architecture, count(*) AS trials, count(DISTINCT config_index) AS configurations,
+       count(DISTINCT seed) AS seeds, sum(n_attempts)::BIGINT AS attempts,
+       sum(train_s) FILTER (isfinite(train_s)) AS train_s, sum(device_s) FILTER (isfinite(device_s)) AS device_s
+FROM trial_summary GROUP BY ALL;
+
+CREATE OR REPLACE VIEW health AS
+WITH facts AS (SELECT map_from_entries(list((key, value))) AS m FROM meta)
+SELECT m['schema_version']::INTEGER AS schema_version, m['mtlfleet_version'] AS mtlfleet_version,
+       m['published_at']::TIMESTAMPTZ AS published_at,
+       epoch(now() - m['published_at']::TIMESTAMPTZ) AS lag_s,
+       coalesce(m['pending_segments']::BIGINT, 0) AS pending_segments,
+       (SELECT count(*) FROM segments) AS ingested_segments,
+       (SELECT count(*) FROM trial_summary WHERE state = 'running') AS running_trials,
+       (SELECT count(*) FROM segments s ANTI JOIN attempts a USING (study_id, trial_id, attempt)) AS segments_without_claim
+FROM facts;
+
+COMMENT ON VIEW attempt_windows IS 'per attempt: rows with restored_step < step <= valid_upto count';
+COMMENT ON VIEW task_gradient_pairs IS 'task_gradients with one row per pair of tasks';
+COMMENT ON VIEW trial_summary IS 'trials with the state of their latest attempt: missing, running, done, diverged, failed, oom, lost, interrupted';
+COMMENT ON VIEW final_metrics IS 'rows of the checkpoint that validation chose, of the current trials; value is NULL when none was finite';
+COMMENT ON VIEW judged_metrics IS 'metrics with a direction that final trials measured on test';
+COMMENT ON VIEW stl_reference IS 'in-study single-task reference: mean over the final seeds';
+COMMENT ON VIEW delta_terms IS 'per final trial, task and metric: improvement over the single-task reference';
+COMMENT ON VIEW delta_m IS 'per final run (single-task runs: per seed over all tasks): change against in-study STL; rank only WHERE complete';
+COMMENT ON VIEW leaderboard IS 'test results of the final trials; task * rows carry delta_m_pct and delta_p_pct; rank only of complete rows';
+COMMENT ON VIEW validation_skill IS 'per trial: mean over tasks of (value - chance) / (best - chance) of the primary metric on validation';
+COMMENT ON VIEW best_trial_per_method IS 'the trial with the highest validation_skill; test is not looked at';
+COMMENT ON VIEW progress IS 'trials by state';
+COMMENT ON VIEW budget IS 'what each method was given: trials, configurations, attempts, seconds';
+COMMENT ON VIEW health IS 'freshness and consistency of this file';
+COMMENT ON COLUMN delta_m.delta_m_pct IS 'percent change against in-study STL, flat mean over metrics; LOWER is better';
+COMMENT ON COLUMN delta_m.delta_p_pct IS 'percent improvement over in-study STL, mean within each task first; HIGHER is better';
+COMMENT ON COLUMN delta_m.complete IS 'the run is done and every expected term is finite';
+COMMENT ON COLUMN delta_m.trial_id IS 'NULL for single-task runs, which are several trials per seed';
+COMMENT ON COLUMN delta_terms.improvement_pct IS 'percent of the reference; positive is better';
+COMMENT ON COLUMN leaderboard.ci95 IS 'half-width of the 95% interval of the mean, Student t';
+COMMENT ON COLUMN leaderboard.sd IS 'standard deviation over seeds';
+COMMENT ON COLUMN leaderboard.n_seeds IS 'done runs with a finite value';
+COMMENT ON COLUMN leaderboard.complete IS 'every final trial is in the mean';
+COMMENT ON COLUMN leaderboard.n_failed IS 'trials that are failed, oom or lost';
+COMMENT ON COLUMN final_metrics.n_nonfinite IS 'NaN and infinite values found';
+COMMENT ON COLUMN validation_skill.skill IS '1 perfect, 0 chance; unit-free';
+COMMENT ON COLUMN health.lag_s IS 'age of the published file [s]';
+COMMENT ON COLUMN health.pending_segments IS 'segments not yet in the published file';
+COMMENT ON COLUMN budget.device_s IS 'seconds of training times devices [s]';
