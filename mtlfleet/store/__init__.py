@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mtlfleet.store.documents import read_document, write_document
     from mtlfleet.store.ingest import Ingester
     from mtlfleet.store.layout import checkpoint_path, log_path
+    from mtlfleet.store.outcome import final_values, newest_attempt
     from mtlfleet.store.registration import claim_locks, register_claim
     from mtlfleet.store.store import Store, open_store
     from mtlfleet.store.writer import AttemptWriter
@@ -30,7 +31,9 @@ _HOME = {
     "checkpoint_path": "layout",
     "claim_locks": "registration",
     "end_attempt": "attempts",
+    "final_values": "outcome",
     "log_path": "layout",
+    "newest_attempt": "outcome",
     "open_store": "store",
     "read_claim": "attempts",
     "read_document": "documents",
@@ -50,7 +53,9 @@ __all__ = [
     "claim_locks",
     "digest",
     "end_attempt",
+    "final_values",
     "log_path",
+    "newest_attempt",
     "open_store",
     "read_claim",
     "read_document",
