@@ -13,7 +13,7 @@ ARGS  ?=
 
 # The first Python that really starts, is in range and can make a virtual environment (Debian ships venv apart).
 FITS   := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
-PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell $(p) -c '$(FITS)' >/dev/null 2>&1 && echo $(p))))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '$(FITS)' >/dev/null 2>&1 && echo $$p && break; done)
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
