@@ -1,8 +1,8 @@
 """Four families of methods, told apart by what they look at. That decides cost, memory, tests and docs.
 
-A method is a frozen dataclass: its fields are its hyper-parameters, the study file's keys and part of a trial's key. Its
-state is a value: ``init`` makes it, ``step`` returns the next one, nothing hides in ``self``. The engine calls ``step`` with
-a lazy view of one step's task gradients; what is not asked for is not computed.
+A method is a frozen dataclass: its fields are its hyper-parameters, the study file's keys and part of a trial's key.
+Its state is a value: ``init`` makes it, ``step`` returns the next one, nothing hides in ``self``. The engine calls
+``step`` with a lazy view of one step's task gradients; what is not asked for is not computed.
 """
 
 from __future__ import annotations
@@ -11,16 +11,37 @@ from abc import ABC, abstractmethod
 from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-import torch
 from torch import Tensor
 
 from mtlfleet.engine.gradients import Gram, Losses, Needs, Rows, Step, TaskGradients, Weights
+from mtlfleet.errors import FleetError
 from mtlfleet.registry import register
 
 S = TypeVar("S")
 
-__all__ = ["Decision", "Elementwise", "Gram", "GramWeighting", "LossWeighting", "Losses", "Method", "Needs", "OptimizerState",
-           "Rows", "Step", "TaskGradients", "Weights", "method"]
+__all__ = [
+    "Decision",
+    "Elementwise",
+    "Gram",
+    "GramWeighting",
+    "LossWeighting",
+    "Losses",
+    "Method",
+    "Needs",
+    "OptimizerState",
+    "OutOfDomain",
+    "Rows",
+    "Step",
+    "TaskGradients",
+    "Weights",
+    "method",
+]
+
+
+class OutOfDomain(FleetError):
+    """A method was given what it has no meaning for: a negative loss under a logarithm, weights for other tasks."""
+
+    exit_code = 3
 
 
 def method(name: str) -> Any:
@@ -29,7 +50,7 @@ def method(name: str) -> Any:
 
 
 class Decision(NamedTuple):
-    """What a weighting method decided: weights [K] float64, the next state, and how the solver fared (``"ok"`` or a word)."""
+    """What a weighting method decided: weights [K] float64, the next state, the solver's word (``"ok"`` or why not)."""
 
     weights: Weights
     state: Any
@@ -40,8 +61,10 @@ class Method(ABC, Generic[S]):
     """What every family shares.
 
     Class-level literals (read without importing): ``heads`` says whether task-specific parameters receive the plain
-    gradient of their own loss (``"unweighted"``) or that gradient times the task's weight (``"weighted"``); ``presets`` names
-    conventions of a source, ``{"nash": {"c": 0.4}}`` for ``cagrad@nash``; ``single_task`` marks the single-task reference.
+    gradient of their own loss (``"unweighted"``) or that gradient times the task's weight (``"weighted"``);
+    ``presets`` names conventions of a source, ``{"nash": {"c": 0.4}}`` for ``cagrad@nash``; ``single_task`` marks the
+    single-task reference. A method whose sources disagree on ``heads`` makes it a hyper-parameter; it is read from
+    the instance.
     """
 
     name: ClassVar[str] = ""
@@ -65,7 +88,9 @@ class Method(ABC, Generic[S]):
             return None
         if is_dataclass(state):
             return {f.name: getattr(state, f.name) for f in fields(state)}
-        raise TypeError(f"{type(self).__name__}: a state is None or a dataclass of tensors and numbers, found {type(state)}")
+        raise TypeError(
+            f"{type(self).__name__}: a state is None or a dataclass of tensors and numbers, found {type(state)}"
+        )
 
     def unpack(self, packed: dict[str, Any] | None, tasks: int) -> S:
         """Inverse of ``pack``."""

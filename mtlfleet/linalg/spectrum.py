@@ -1,0 +1,43 @@
+"""Two answers read off the eigenvalues of the Gram: equal projections, and rows made orthogonal."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mtlfleet.linalg.gram import Array, norms, unit
+
+RANK = 1e-10
+"""Eigenvalues below this part of the largest count as zero in the pseudo-inverse."""
+
+
+def equal_projections(gram: Array) -> tuple[Array, bool]:
+    """v with J^T v projecting equally on all unit rows: G v = n, and whether the rows were independent.
+
+    Independent rows are solved on unit rows (exact at any norm ratio); else the least-squares v of least norm, G^+ n,
+    which projects equally whenever any combination does. No zero rows allowed.
+    """
+    size = norms(gram)
+    cosines = unit(gram, size)
+    values = np.linalg.eigvalsh(cosines)
+    if values[0] > RANK * values[-1]:
+        solution: Array = np.linalg.solve(cosines, np.ones(len(size))) / size
+        return solution, True
+    scale = float(np.diagonal(gram).max())
+    pseudo: Array = np.linalg.pinv(gram / scale, rcond=RANK, hermitian=True) @ (size / scale)
+    return pseudo, False
+
+
+def align(gram: Array, mode: str, tolerance: float) -> tuple[Array, int]:
+    r"""B [K, K] with B J having all its non-zero singular values equal, and the rank that was kept.
+
+    With G = V diag(l) V^T and the r eigenvalues above l_max K tolerance: :math:`B = \sqrt{s}\, V_r l_r^{-1/2} V_r^T`,
+    where s is the smallest, median or mean kept eigenvalue (``min``, ``median``, ``rmse``). Rank 0 gives B = I.
+    """
+    values, vectors = np.linalg.eigh(gram)
+    kept = values > values[-1] * len(values) * tolerance
+    if values[-1] <= 0 or not kept.any():
+        return np.eye(len(values)), 0
+    values, vectors = values[kept], vectors[:, kept]
+    scale = {"min": values[0], "median": float(np.median(values)), "rmse": float(values.mean())}[mode]
+    balance: Array = (vectors * np.sqrt(scale / values)) @ vectors.T
+    return balance, len(values)
