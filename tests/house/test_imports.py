@@ -41,10 +41,10 @@ def test_all_contracts_are_kept() -> None:
     ("file", "line", "contract"),
     [
         ("mtlfleet/registry.py", "import mtlfleet.plan.trial", CONTRACTS[0]),
-        ("mtlfleet/engine/layout.py", "import mtlfleet.train.loop", CONTRACTS[0]),
+        ("mtlfleet/engine/layout.py", "import mtlfleet.train.run", CONTRACTS[0]),
         ("mtlfleet/plan/tasks.py", "import torch", CONTRACTS[1]),
         ("analysis/mtlfleet_analysis/pairing.py", "import mtlfleet.methods.base", CONTRACTS[1]),
-        ("mtlfleet/train/loop.py", "import ray", CONTRACTS[2]),
+        ("mtlfleet/train/run.py", "import ray", CONTRACTS[2]),
         ("mtlfleet/methods/gram/mgda.py", "import mtlfleet.methods.gram.pcgrad", CONTRACTS[3]),
     ],
 )
