@@ -34,7 +34,9 @@ class Metric:
 METRICS: Mapping[str, Metric] = {
     m.name: m
     for m in (
-        Metric("accuracy", "max", "fraction", best=1.0, description="share of samples whose top prediction is the label"),
+        Metric(
+            "accuracy", "max", "fraction", best=1.0, description="share of samples whose top prediction is the label"
+        ),
         Metric("error", "min", "fraction", description="1 - accuracy"),
         Metric("rmse", "min", "target units", description="square root of the mean squared error"),
         Metric("mse", "min", "target units squared", description="mean squared error"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
@@ -36,6 +37,14 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
+_PATH = re.compile(r"^(root|path|.*_(root|path))$")
+
+
+def is_path(name: str) -> bool:
+    """Whether a dataset's parameter is a place on a machine: it may read ``${env:NAME}`` and stays out of every key."""
+    return _PATH.match(name) is not None
+
+
 @dataclass(frozen=True)
 class Spec:
     """A citizen of the registry as one study uses it: ``name`` is the study's id for it, ``use`` the registry name.
@@ -51,6 +60,11 @@ class Spec:
     def science(self) -> dict[str, Any]:
         """What enters the key: not the study's own label."""
         return {"use": self.use, "params": dict(self.params), "fingerprint": self.fingerprint}
+
+    def located(self) -> dict[str, Any]:
+        """``science`` of data that lies somewhere: the fingerprint says which data it is, so the place stays out."""
+        params = {name: value for name, value in self.params.items() if not is_path(name)}
+        return {"use": self.use, "params": params, "fingerprint": self.fingerprint}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +120,7 @@ class Trial:
         return {
             "key_version": KEY_VERSION,
             "method": self.method.science(),
-            "dataset": self.dataset.science(),
+            "dataset": self.dataset.located(),
             "architecture": self.architecture.science(),
             "strategy": self.strategy.science(),
             "train": asdict(self.recipe),
@@ -133,7 +147,7 @@ class Trial:
 
     @property
     def single_task(self) -> bool:
-        return bool(self.method.params.get("single_task", False)) or self.method.use == "stl"
+        return len(self.tasks) == 1
 
     @property
     def label(self) -> str:

@@ -1,0 +1,179 @@
+"""Claims against the study they stand in: do their words exist, are the chances equal, could the design ever answer?"""
+
+from __future__ import annotations
+
+from mtlfleet.errors import Place, nearest
+from mtlfleet.plan.document import Loc
+from mtlfleet.plan.draft import SECTIONS, Draft
+from mtlfleet.plan.grid import included
+from mtlfleet.plan.hyperparameters import shown
+from mtlfleet.plan.metrics import known_metric
+from mtlfleet.plan.schema import ClaimEntry, SeedRange
+
+_PARITY = (
+    "set search.trials_per_method and a common space, or declare `parity: waived` with a reason (printed in the report)"
+)
+
+
+def check_claims(draft: Draft) -> None:
+    """Every claim's checks, then those of the families."""
+    seen: dict[str, int] = {}
+    for i, claim in enumerate(draft.shaped.model.claims):
+        loc = draft.shaped.original("claims", i)
+        place = draft.document.value((*loc, "id"))
+        if claim.id in seen:
+            draft.problems.add("E208", f"claim `{claim.id}` is there twice", place)
+        seen[claim.id] = i
+        names_sound = _names(draft, claim, loc)
+        _metric(draft, claim, loc)
+        if names_sound:
+            _parity(draft, claim, loc, place)
+            _reference(draft, claim, place)
+            _present(draft, claim, place)
+        _power(draft, claim, place)
+
+
+def baseline_of(claim: ClaimEntry) -> list[str]:
+    return claim.baseline.best_of or [str(claim.baseline.method)]
+
+
+def _names(draft: Draft, claim: ClaimEntry, loc: Loc) -> bool:
+    """Whether all methods, datasets and architectures that the claim names are in the study."""
+    asked: list[tuple[str, str, Loc]] = [("method", claim.method, (*loc, "method"))]
+    if claim.baseline.best_of is not None:
+        asked += [("method", m, (*loc, "baseline", "best_of", k)) for k, m in enumerate(claim.baseline.best_of)]
+    else:
+        asked.append(("method", str(claim.baseline.method), (*loc, "baseline", "method")))
+    asked += [("dataset", d, (*loc, "datasets", k)) for k, d in enumerate(claim.datasets)]
+    asked += [("architecture", a, (*loc, "architectures", k)) for k, a in enumerate(claim.architectures)]
+    sound = True
+    for kind, name, at in asked:
+        known = draft.ids(kind)
+        if name not in known:
+            close = nearest(name, known)
+            draft.problems.add(
+                "E202",
+                f"claim `{claim.id}`: the study has no {kind} `{shown(name)}`",
+                draft.document.value(at),
+                caret=f"did you mean `{close}`?" if close else "",
+                notes=[f"{SECTIONS[kind]}: {', '.join(known)}"],
+            )
+            sound = False
+    members = baseline_of(claim)
+    if claim.method in members:
+        draft.problems.add(
+            "E206", f"claim `{claim.id}` compares `{claim.method}` with itself", draft.document.key((*loc, "baseline"))
+        )
+        sound = False
+    if len(set(members)) < len(members):
+        draft.problems.add("E206", f"claim `{claim.id}` names a baseline twice", draft.document.key((*loc, "baseline")))
+        sound = False
+    return sound
+
+
+def _metric(draft: Draft, claim: ClaimEntry, loc: Loc) -> None:
+    given, place = claim.estimand, draft.document.value((*loc, "estimand", "metric"))
+    if given.kind != "metric" and given.metric is not None:
+        draft.problems.add("E203", f"claim `{claim.id}`: {given.kind} takes no metric", place, help="kind: metric")
+    elif given.kind == "metric" and given.metric is None:
+        draft.problems.add(
+            "E203",
+            f"claim `{claim.id}`: kind `metric` lacks the metric",
+            draft.document.key((*loc, "estimand")),
+            caret="add `metric: task.metric`",
+        )
+    elif given.metric is not None:
+        datasets = tuple(claim.datasets or draft.shaped.model.datasets)
+        known_metric(draft, given.metric, datasets, place, "E203")
+
+
+def _configurations(draft: Draft, method: str) -> int:
+    search, own = draft.shaped.model.search, draft.own.get(method)
+    if search is None or own is None:
+        return 1
+    return int(min(search.trials_per_method, draft.common.size * own.size))
+
+
+def _parity(draft: Draft, claim: ClaimEntry, loc: Loc, place: Place) -> None:
+    waived = claim.parity == "waived"
+    if waived and not claim.parity_reason.strip():
+        draft.problems.add(
+            "E207",
+            f"claim `{claim.id}` waives parity without a reason",
+            draft.document.value((*loc, "parity")),
+            caret="add `parity_reason:`",
+        )
+    members = baseline_of(claim)
+    if not draft.shaped.sound("search") or any(m not in draft.own for m in [claim.method, *members]):
+        return
+    mine, theirs = _configurations(draft, claim.method), sum(_configurations(draft, m) for m in members)
+    if mine != theirs and not waived:
+        runs = "tuning trial" if mine == 1 else "tuning trials"
+        draft.problems.add(
+            "E201",
+            f"claim `{claim.id}` compares {mine} {runs} ({claim.method}) with {theirs} ({', '.join(members)})",
+            place,
+            help=_PARITY,
+        )
+
+
+def _cells_of(draft: Draft, claim: ClaimEntry) -> list[tuple[str, str]]:
+    study = draft.shaped.model
+    return [(d, a) for d in claim.datasets or study.datasets for a in claim.architectures or study.architectures]
+
+
+def _reference(draft: Draft, claim: ClaimEntry, place: Place) -> None:
+    """Both averages are relative to single-task runs on the same dataset and architecture."""
+    study = draft.shaped.model
+    if claim.estimand.kind == "metric" or any(("method", m) not in draft.entries for m in draft.ids("method")):
+        return
+    singles = [m for m in study.methods if draft.single_task(m)]
+    for dataset, architecture in _cells_of(draft, claim):
+        if not any(included(study, m, dataset, architecture) for m in singles):
+            draft.problems.add(
+                "E205",
+                f"claim `{claim.id}` is about {claim.estimand.kind}, but `{dataset}` has no single-task runs",
+                place,
+                help="add a method {use: stl}",
+            )
+            return
+
+
+def _present(draft: Draft, claim: ClaimEntry, place: Place) -> None:
+    for dataset, architecture in _cells_of(draft, claim):
+        for method in [claim.method, *baseline_of(claim)]:
+            if not included(draft.shaped.model, method, dataset, architecture):
+                draft.problems.add(
+                    "E202", f"claim `{claim.id}` needs `{method}` on `{dataset}`, which `exclude` takes out", place
+                )
+                return
+
+
+def _power(draft: Draft, claim: ClaimEntry, place: Place) -> None:
+    """Warnings about designs that cannot answer, however the runs come out."""
+    study = draft.shaped.model
+    given = study.seeds
+    seeds = given.count if isinstance(given, SeedRange) else len(given)
+    datasets = len(claim.datasets or study.datasets)
+    strata = len(_cells_of(draft, claim))
+    family = sum(c.family == claim.family for c in study.claims)
+    smallest = 2.0 ** -(seeds * strata)
+    if draft.shaped.sound("seeds") and smallest > claim.alpha / family:
+        draft.problems.warn(
+            "W501",
+            f"claim `{claim.id}` can never be supported: the smallest p-value of {seeds} seeds x {strata} "
+            f"dataset{'s' if strata > 1 else ''} is {smallest:.2g}, needed is {claim.alpha / family:.2g}",
+            place,
+            notes=[
+                f"alpha {claim.alpha:g}, Holm over the {family} claim{'s' if family > 1 else ''} of family `{claim.family}`"
+            ],
+            help="more seeds",
+        )
+    if claim.scope == "datasets_like_these" and datasets < 6:
+        weak = "can never be supported with fewer than 3" if datasets < 3 else "is weak with fewer than 6"
+        draft.problems.warn(
+            "W502",
+            f"claim `{claim.id}` speaks of datasets like these and has {datasets}: it {weak}",
+            place,
+            help="scope: these_datasets, or more datasets",
+        )

@@ -1,0 +1,249 @@
+"""The shape of a study file: pydantic models, from which the JSON Schema for editors is made as well."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_type_hints
+
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    StringConstraints,
+    Tag,
+    create_model,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
+
+from mtlfleet.plan.trial import Recipe
+
+SCHEMA = "mtlfleet/study/1"
+ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
+
+Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+Seed = Annotated[int, Ge(0), Lt(2**63)]
+Text = Annotated[str, MaxLen(2000)]
+Params = dict[str, JsonValue]
+Pair = Annotated[list[float], MinLen(2), MaxLen(2)]
+
+
+class Shape(BaseModel):
+    """Every part of a study: unknown keys are errors, and ``3`` is not ``"3"``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=False)
+
+
+class Steps(Shape):
+    """Evenly spaced values, ends included."""
+
+    start: float = Field(alias="from")
+    stop: float = Field(alias="to")
+    points: Annotated[int, Ge(2), Le(1000)]
+    scale: Literal["linear", "log"] = "linear"
+
+
+class Simplex(Shape):
+    """Weight vectors with positive entries that sum to one; the uniform one is always among them."""
+
+    tasks: Annotated[int, Ge(2), Le(64)]
+    points: Annotated[int, Ge(1), Le(512)]
+
+
+def _grid_kind(value: Any) -> str:
+    return "points" if isinstance(value, dict | Steps) else "list"
+
+
+Values = Annotated[list[JsonValue], MinLen(1), MaxLen(1000)]
+
+
+class Distribution(Shape):
+    """Where a value comes from; exactly one key."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    uniform: Pair | SkipJsonSchema[None] = Field(None, description="[low, high]: a real number, evenly")
+    log_uniform: Pair | SkipJsonSchema[None] = Field(
+        None, description="[low, high] > 0: a real number, evenly in its logarithm"
+    )
+    choice: Values | SkipJsonSchema[None] = Field(None, description="one of these values")
+    int_: Annotated[list[int], MinLen(2), MaxLen(2)] | SkipJsonSchema[None] = Field(
+        None, alias="int", description="[low, high]: a whole number, ends included"
+    )
+    grid: (
+        Annotated[Annotated[Values, Tag("list")] | Annotated[Steps, Tag("points")], Discriminator(_grid_kind)]
+        | SkipJsonSchema[None]
+    ) = Field(None, description="these values in order, or {from, to, points, scale}")
+    simplex: Simplex | SkipJsonSchema[None] = Field(None, description="static task weights spread over the simplex")
+
+    @model_validator(mode="after")
+    def _one(self) -> Distribution:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("exactly one of uniform, log_uniform, choice, int, grid, simplex")
+        return self
+
+
+class Citizen(Shape):
+    """Something of the registry under the study's own name for it."""
+
+    use: str | SkipJsonSchema[None] = Field(
+        None, description="registry name, `name@preset` for a source's convention; default: the id"
+    )
+    params: Params = Field({}, description="hyper-parameters; what is left out takes the default")
+    label: Text | SkipJsonSchema[None] = Field(None, description="free text, shown in the report")
+
+
+class MethodEntry(Citizen):
+    space: dict[str, Distribution] = Field({}, description="the method's own part of the search space")
+
+
+class StrategyEntry(Shape):
+    use: str = "joint"
+    params: Params = {}
+
+
+class SeedRange(Shape):
+    """``count`` consecutive seeds from ``base`` on."""
+
+    count: Annotated[int, Ge(1), Le(10_000)]
+    base: Annotated[int, Ge(0), Lt(2**62)] = 0
+
+
+def _seeds_kind(value: Any) -> str:
+    return "range" if isinstance(value, dict | SeedRange) else "list"
+
+
+SeedList = Annotated[list[Seed], MinLen(1), MaxLen(10_000)]
+Seeds = Annotated[Annotated[SeedList, Tag("list")] | Annotated[SeedRange, Tag("range")], Discriminator(_seeds_kind)]
+
+Train: Any = create_model(
+    "Train",
+    __base__=Shape,
+    __doc__="How every trial trains. Exactly one of steps and epochs.",
+    **{name: (hint, getattr(Recipe, name)) for name, hint in get_type_hints(Recipe, include_extras=True).items()},
+)
+
+
+class Search(Shape):
+    """Tuning, with the same chances for every method."""
+
+    space: dict[str, Distribution] = Field({}, description="common to all methods: train.*, architecture.*")
+    trials_per_method: Annotated[int, Ge(1), Le(10_000)] = Field(
+        description="configurations per method, dataset and architecture"
+    )
+    seeds: SeedList = Field(description="tuning seeds; none of the study's final seeds")
+    select: str = Field("skill", description="skill, delta_m, or task.metric; always on the validation split")
+
+
+class CellRule(Shape):
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    method: str | SkipJsonSchema[None] = None
+    dataset: str | SkipJsonSchema[None] = None
+    architecture: str | SkipJsonSchema[None] = None
+
+    @model_validator(mode="after")
+    def _some(self) -> CellRule:
+        if not self.model_fields_set:
+            raise ValueError("at least one of method, dataset, architecture")
+        return self
+
+    def matches(self, method: str, dataset: str, architecture: str) -> bool:
+        here = (method, dataset, architecture)
+        return all(
+            w is None or w == h for w, h in zip((self.method, self.dataset, self.architecture), here, strict=True)
+        )
+
+
+class Override(Shape):
+    when: CellRule
+    set: Annotated[dict[str, JsonValue], MinLen(1)]
+
+
+class ResourcesEntry(Shape):
+    workers: Annotated[int, Ge(1), Le(4096)] = Field(
+        1, description="data-parallel ranks per trial; part of every trial's key"
+    )
+    cpus_per_worker: Annotated[float, Gt(0)] = 1.0
+    gpus_per_worker: Annotated[float, Ge(0)] = 0.0
+    max_concurrent: Annotated[int, Ge(1)] | None = None
+
+
+class BaselineEntry(Shape):
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["best_of"]}, {"required": ["method"]}]})
+
+    best_of: Annotated[list[str], MinLen(1)] | SkipJsonSchema[None] = None
+    method: str | SkipJsonSchema[None] = None
+    chosen_on: Literal["validation"] = "validation"
+
+    @model_validator(mode="after")
+    def _one(self) -> BaselineEntry:
+        if (self.best_of is None) == (self.method is None):
+            raise ValueError("exactly one of best_of and method")
+        return self
+
+
+class EstimandEntry(Shape):
+    kind: Literal["delta_m", "delta_p", "metric"] = "delta_m"
+    metric: str | SkipJsonSchema[None] = Field(None, description="task.metric, for kind: metric")
+
+
+class ClaimEntry(Shape):
+    """What the study asserts before it runs."""
+
+    id: Id
+    question: Text = ""
+    method: str
+    baseline: BaselineEntry
+    estimand: EstimandEntry = EstimandEntry()
+    alternative: Literal["superiority", "non_inferiority", "equivalence", "no_better_than"] = "superiority"
+    margin: Annotated[float, Gt(0)] = Field(
+        description="smallest effect of interest, in the estimand's unit; mandatory"
+    )
+    scope: Literal["these_datasets", "datasets_like_these"] = "these_datasets"
+    alpha: Annotated[float, Gt(0), Lt(0.5)] = 0.05
+    family: Id = "main"
+    datasets: list[str] = []
+    architectures: list[str] = []
+    failures: Literal["worst"] = "worst"
+    parity: Literal["required", "waived"] = "required"
+    parity_reason: Text = ""
+
+
+class Storage(Shape):
+    root: str | SkipJsonSchema[None] = Field(
+        None, description="folder of the results; default runs/<study> beside the study file"
+    )
+
+
+class Report(Shape):
+    title: Text | SkipJsonSchema[None] = None
+
+
+class StudyFile(Shape):
+    """A study: methods x datasets x seeds, and the claims they decide."""
+
+    schema_: Literal["mtlfleet/study/1"] = Field(alias="schema")
+    study: Name
+    title: Text = ""
+    plugins: list[str] = Field(
+        [], description="files beside the study (./tilt.py) or dotted modules; nothing else is imported"
+    )
+    methods: Annotated[dict[Id, MethodEntry], MinLen(1)]
+    datasets: Annotated[dict[Id, Citizen], MinLen(1)]
+    architectures: Annotated[dict[Id, Citizen], MinLen(1)]
+    strategy: StrategyEntry = StrategyEntry()
+    seeds: Seeds
+    train: Train
+    search: Search | SkipJsonSchema[None] = None
+    exclude: list[CellRule] = []
+    include: list[CellRule] = []
+    overrides: list[Override] = []
+    resources: ResourcesEntry = ResourcesEntry()
+    claims: list[ClaimEntry] = []
+    storage: Storage = Storage()
+    report: Report = Report()
