@@ -48,6 +48,7 @@ ifeq ($(strip $(PYTHON)),)
 	@exit 1
 else
 	@$(PYTHON) -c '$(FITS)' || { echo "$(PYTHON) is not Python 3.11 to 3.13 with the venv module" >&2; exit 1; }
+	@echo 'installing into $(VENV): some minutes, torch is large'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,lint]'

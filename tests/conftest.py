@@ -5,5 +5,5 @@ from __future__ import annotations
 from hypothesis import settings
 
 # A shared machine is slow at times: no example fails for the time it took.
-settings.register_profile("patient", settings.get_profile("default"), deadline=None)
+settings.register_profile("patient", settings.default, deadline=None)
 settings.load_profile("patient")
