@@ -1,0 +1,111 @@
+"""What the judging reads: the study's runs with their chosen checkpoint's numbers, as one value. No SQL, no files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mtlfleet.plan.tasks import Metric
+
+Reading = tuple[str, str]  # (task, metric)
+Split = Literal["val", "test"]
+
+OUTCOME_STATES = ("done", "diverged", "oom")  # the run has said its last word; anything else is still owed
+FAILED_STATES = ("diverged", "oom")  # outcomes that are scored worst
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One trial. ``values``: (split, task, metric) -> value of the checkpoint that validation chose."""
+
+    trial: str
+    phase: Literal["tune", "final"]
+    method: str
+    dataset: str
+    architecture: str
+    seed: int
+    task: str = "*"
+    config_index: int = 0
+    state: str = "done"
+    reason: str = ""
+    label: str = ""
+    params: str = "{}"
+    attempts: int = 1
+    device_s: float = 0.0
+    test_reads: int = 0  # how often test was evaluated
+    started_at: str = ""  # ISO, UTC, of the first attempt
+    values: Mapping[tuple[str, str, str], float] = field(default_factory=dict)
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """Rows are sorted by this before anything is added up, so the store's row order decides nothing."""
+        return (
+            self.phase,
+            self.dataset,
+            self.architecture,
+            self.method,
+            self.task,
+            self.config_index,
+            self.seed,
+            self.trial,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskFact:
+    """One task of a dataset: its primary metric, and what that metric is for a predictor that ignores its input."""
+
+    dataset: str
+    task: str
+    primary: str
+    chance: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registration:
+    """One lock of a claim, as written before (or after) its runs."""
+
+    claim_id: str
+    number: int
+    registration: str
+    registered_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """A study's runs and everything needed to read them.
+
+    ``single_task``: methods whose runs train one task each; the first is the reference of delta_m. ``seeds``: those the
+    study asks of every method in the final phase.
+    """
+
+    study: str
+    sha256: str
+    runs: tuple[Run, ...]
+    metrics: Mapping[str, Metric]
+    tasks: tuple[TaskFact, ...]
+    datasets: tuple[str, ...]
+    architectures: tuple[str, ...]
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    single_task: tuple[str, ...] = ()
+    registrations: tuple[Registration, ...] = ()
+    title: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "runs", tuple(sorted(self.runs, key=lambda run: tuple(map(repr, run.order)))))
+
+    @property
+    def reference(self) -> str | None:
+        return self.single_task[0] if self.single_task else None
+
+    def phase(self, phase: str) -> tuple[Run, ...]:
+        return tuple(run for run in self.runs if run.phase == phase)
+
+    def up(self, metric: str) -> bool:
+        return self.metrics[metric].direction == "max"
+
+    def tasks_of(self, dataset: str) -> tuple[TaskFact, ...]:
+        return tuple(fact for fact in self.tasks if fact.dataset == dataset)

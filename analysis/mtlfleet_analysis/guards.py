@@ -1,0 +1,163 @@
+"""What must hold before a p-value may be read as a verdict. A guard that fires makes the claim invalid, not weak."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mtlfleet.plan.claims import Claim
+from mtlfleet_analysis.budget import budgets
+from mtlfleet_analysis.evidence import Evidence, Run
+from mtlfleet_analysis.pairing import Pairing, places, seeds_of
+from mtlfleet_analysis.scoring import outcomes, scale_of, wanted_readings
+
+CHECKED = (
+    "complete_pairs",
+    "same_seeds",
+    "equal_tuning",
+    "tuning_seeds_disjoint",
+    "baseline_chosen_on_validation",
+    "stl_in_study",
+    "ratio_scale",
+    "test_read_once",
+    "scope",
+    "margin",
+)
+
+
+@dataclass(frozen=True)
+class Guard:
+    """One guard that fired: its name, and what is wrong in a sentence."""
+
+    name: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.message}"
+
+
+def fired(evidence: Evidence, claim: Claim, pairing: Pairing) -> tuple[Guard, ...]:
+    """Every guard that fired, in the order of ``CHECKED``."""
+    messages = {
+        "complete_pairs": _incomplete(evidence, claim, pairing),
+        "same_seeds": _different_seeds(evidence, claim),
+        "equal_tuning": _unequal_tuning(evidence, claim),
+        "tuning_seeds_disjoint": _reused_seeds(evidence, claim),
+        "baseline_chosen_on_validation": _unchosen(pairing),
+        "stl_in_study": _no_reference(evidence, claim),
+        "ratio_scale": _interval_scale(evidence, claim),
+        "test_read_once": _test_reads(evidence, claim),
+        "scope": _scope(evidence, claim),
+        "margin": _margin(claim),
+    }
+    return tuple(Guard(name, messages[name]) for name in CHECKED if messages[name])
+
+
+def _arms(evidence: Evidence, claim: Claim) -> list[Run]:
+    names, where = {claim.method, *claim.baseline.best_of}, set(places(evidence, claim))
+    return [r for r in evidence.runs if r.method in names and (r.dataset, r.architecture) in where]
+
+
+def _some(items: list[str], limit: int = 3) -> str:
+    rest = len(items) - limit
+    return ", ".join(items[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _incomplete(evidence: Evidence, claim: Claim, pairing: Pairing) -> str:
+    wanted = len(places(evidence, claim)) * len(seeds_of(evidence, claim))
+    if not wanted:
+        return f"no final run of {claim.method} or {', '.join(claim.baseline.best_of)}"
+    owed = [f"{m}/{d}/{a}/s{s} ({state})" for m, d, a, s, state in pairing.missing]
+    if not owed or (len(pairing.pairs) == wanted):
+        return ""
+    return f"{len(pairing.pairs)} of {wanted} pairs are complete; missing {_some(owed)}"
+
+
+def _different_seeds(evidence: Evidence, claim: Claim) -> str:
+    seeds: dict[str, set[int]] = {}
+    for run in _arms(evidence, claim):
+        if run.phase == "final":
+            seeds.setdefault(run.method, set()).add(run.seed)
+    if len(set(map(frozenset, seeds.values()))) < 2:
+        return ""
+    return "final seeds differ: " + "; ".join(f"{m} {sorted(s)}" for m, s in sorted(seeds.items()))
+
+
+def _unequal_tuning(evidence: Evidence, claim: Claim) -> str:
+    if claim.parity == "waived":
+        return ""
+    found = budgets(evidence, claim, places(evidence, claim))
+    if len({b.tuning_trials for b in found}) == 1:
+        return ""
+    return "tuning trials differ: " + ", ".join(f"{b.method} {b.tuning_trials}" for b in found)
+
+
+def _reused_seeds(evidence: Evidence, claim: Claim) -> str:
+    arms = _arms(evidence, claim)
+    both = {r.seed for r in arms if r.phase == "tune"} & {r.seed for r in arms if r.phase == "final"}
+    return f"seeds used for tuning and again as evidence: {sorted(both)}" if both else ""
+
+
+def _unchosen(pairing: Pairing) -> str:
+    places_without = [f"{c.dataset}/{c.architecture}" for c in pairing.choices if c.baseline is None]
+    if not places_without:
+        return ""
+    return f"no tuning run scores every baseline on validation at {_some(places_without)}"
+
+
+def _no_reference(evidence: Evidence, claim: Claim) -> str:
+    if claim.estimand.kind == "metric":
+        return ""
+    if evidence.reference is None:
+        return f"{claim.estimand.kind} needs single-task runs in the study: add a method with `use: stl`"
+    runs = evidence.phase("final")
+    owed: list[str] = []
+    for dataset, architecture in places(evidence, claim):
+        scale = scale_of(evidence, runs, dataset, "test")
+        known = scale.reference.get(architecture, {})
+        wanted = wanted_readings(scale, claim.estimand, evidence)
+        owed += [f"{t}.{m} on {dataset}/{architecture}" for t, m in wanted if not known.get((t, m))]
+    if owed:
+        return f"no usable (finite, non-zero) single-task reference for {_some(owed)}"
+    joined = outcomes([r for r in runs if r.method == evidence.reference], "test")
+    where = set(places(evidence, claim))
+    open_runs = [f"{d}/{a}/s{s}" for (_, d, a, s), o in joined.items() if (d, a) in where and not o.complete]
+    return f"single-task runs are not finished: {_some(open_runs)}" if open_runs else ""
+
+
+def _interval_scale(evidence: Evidence, claim: Claim) -> str:
+    """Percent changes leave out metrics without a true zero; a task must not vanish that way."""
+    lost: list[str] = []
+    for dataset in dict.fromkeys(d for d, _ in places(evidence, claim)):
+        scale = scale_of(evidence, evidence.phase("final"), dataset, "test")
+        kept = wanted_readings(scale, claim.estimand, evidence)
+        lost += [f"{dataset}.{t}" for t in dict.fromkeys(t for t, _ in scale.ranked) if t not in {k for k, _ in kept}]
+    if claim.estimand.kind == "metric" or not lost:
+        return ""
+    return f"no metric with a true zero, so no percent change, for task {_some(lost)}"
+
+
+def _test_reads(evidence: Evidence, claim: Claim) -> str:
+    names = {claim.method, *claim.baseline.best_of, evidence.reference}
+    seen = [r for r in evidence.runs if r.method in names]
+    tuned = [r.label or r.trial for r in seen if r.phase == "tune" and r.test_reads]
+    if tuned:
+        return f"tuning runs read the test split: {_some(tuned)}"
+    often = [r.label or r.trial for r in seen if r.test_reads > 1]
+    return f"test was read more than once by {_some(often)}" if often else ""
+
+
+def _scope(evidence: Evidence, claim: Claim) -> str:
+    if claim.scope == "these_datasets":
+        return ""
+    datasets = {d for d, _ in places(evidence, claim)}
+    return (
+        ""
+        if len(datasets) >= 2
+        else "datasets_like_these cannot be judged from one dataset; say these_datasets or add some"
+    )
+
+
+def _margin(claim: Claim) -> str:
+    if claim.alternative == "equivalence" and not claim.margin > 0:
+        return "equivalence needs a margin above zero"
+    return "margin must not be negative" if claim.margin < 0 else ""

@@ -1,0 +1,178 @@
+"""The store, asked once: SQL rows to evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mtlfleet.errors import StoreDamaged
+from mtlfleet.plan.claims import Baseline, Claim, Estimand
+from mtlfleet.plan.tasks import Metric
+from mtlfleet.store import claim_locks
+from mtlfleet_analysis.evidence import Evidence, Registration, Run, TaskFact
+
+if TYPE_CHECKING:
+    from mtlfleet.plan import Study
+    from mtlfleet.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a study asks for, as far as judging needs it; from the study file, or from the store alone."""
+
+    name: str
+    title: str
+    sha256: str
+    datasets: tuple[str, ...]
+    architectures: tuple[str, ...]
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    claims: tuple[Claim, ...]
+
+
+class _Answers(Protocol):
+    def sql(self, query: str, params: Any = None) -> Any: ...
+
+
+RUNS = """
+SELECT s.trial_id, s.phase, s.method, s.method_use, s.dataset, s.architecture, s.seed, s.task, s.config_index, s.state,
+       s.exit_reason, s.label, CAST(s.params AS VARCHAR) AS params, s.n_attempts, s.device_s,
+       CAST(s.started_at AS VARCHAR) AS started_at,
+       coalesce(r.reads, 0) AS test_reads
+FROM trial_summary s
+LEFT JOIN (SELECT study_id, trial_id, count(DISTINCT (attempt, step)) AS reads FROM metrics
+           WHERE split = 'test' GROUP BY ALL) r USING (study_id, trial_id)
+WHERE s.study_id = ? ORDER BY s.trial_id"""
+VALUES = """
+SELECT trial_id, split, task, metric, arg_max(value, step) AS value FROM metrics
+WHERE study_id = ? AND final AND split IN ('val', 'test') AND task <> '*' GROUP BY ALL ORDER BY ALL"""
+
+
+def asked_by(study: Study) -> Asked:
+    return Asked(
+        name=study.name,
+        title=study.title or study.name,
+        sha256=study.sha256,
+        datasets=tuple(s.name for s in study.datasets),
+        architectures=tuple(s.name for s in study.architectures),
+        methods=tuple(s.name for s in study.methods),
+        seeds=tuple(study.seeds),
+        claims=tuple(study.claims),
+    )
+
+
+def asked_of_store(store: Store, study: str) -> Asked:
+    """What the store itself says was asked: its trials, and the newest registration of each claim.
+
+    Raises StoreDamaged when it has no row for the study.
+    """
+    found = _rows(store, "SELECT title, spec_sha256 FROM studies WHERE study_id = ?", study)
+    if not found:
+        raise StoreDamaged(f"{store.root} has no row for study {study} in table studies")
+    rows = _rows(store, "SELECT * FROM trials WHERE study_id = ? ORDER BY trial_id", study)
+    locks = {lock["claim_id"]: lock["payload"] for lock in claim_locks(store.root, study)}
+
+    def names(column: str) -> tuple[str, ...]:
+        return tuple(sorted({str(r[column]) for r in rows}))
+
+    return Asked(
+        name=study,
+        title=found[0]["title"] or study,
+        sha256=found[0]["spec_sha256"],
+        datasets=names("dataset"),
+        architectures=names("architecture"),
+        methods=names("method"),
+        seeds=tuple(sorted({int(r["seed"]) for r in rows if r["phase"] == "final"})),
+        claims=tuple(claim_from(payload["claim"]) for _, payload in sorted(locks.items()) if "claim" in payload),
+    )
+
+
+def claim_from(raw: Mapping[str, Any]) -> Claim:
+    """Inverse of ``Claim.to_dict`` after a trip through JSON."""
+    given = dict(raw)
+    given["estimand"] = Estimand(**given["estimand"])
+    given["baseline"] = Baseline(**{**given["baseline"], "best_of": tuple(given["baseline"]["best_of"])})
+    for name in ("datasets", "architectures"):
+        given[name] = tuple(given[name])
+    return Claim(**given)
+
+
+def from_store(study: Study | Asked, store: Store) -> Evidence:
+    """Everything judging and the report read, from one consistent state of the store."""
+    asked = study if isinstance(study, Asked) else asked_by(study)
+    with store.session() as session:
+        runs = _runs(session, asked.name)
+        metrics = _rows(session, "SELECT * FROM metric_defs WHERE study_id = ? ORDER BY metric", asked.name)
+        tasks = _rows(session, "SELECT * FROM task_defs WHERE study_id = ? ORDER BY dataset, task", asked.name)
+        versions = _rows(session, "SELECT mtlfleet_version FROM studies WHERE study_id = ?", asked.name)
+    single = {run.method for run in runs if run.task != "*"}
+    return Evidence(
+        study=asked.name,
+        title=asked.title,
+        sha256=asked.sha256,
+        runs=runs,
+        metrics={m["metric"]: _metric(m) for m in metrics},
+        tasks=tuple(
+            TaskFact(dataset=t["dataset"], task=t["task"], primary=t["primary_metric"], chance=t["chance"])
+            for t in tasks
+        ),
+        datasets=asked.datasets,
+        architectures=asked.architectures,
+        methods=asked.methods,
+        seeds=asked.seeds,
+        single_task=tuple(m for m in asked.methods if m in single),
+        registrations=tuple(_registrations(claim_locks(store.root, asked.name))),
+        versions={"mtlfleet": versions[0]["mtlfleet_version"]} if versions else {},
+    )
+
+
+def _rows(answers: _Answers, query: str, study: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = answers.sql(query, [study]).to_pylist()
+    return found
+
+
+def _metric(row: Mapping[str, Any]) -> Metric:
+    return Metric(
+        row["metric"], row["direction"], row["unit"] or "", row["scale"], row["best"] or 0.0, row["description"] or ""
+    )
+
+
+def _runs(answers: _Answers, study: str) -> tuple[Run, ...]:
+    values: dict[str, dict[tuple[str, str, str], float]] = {}
+    for row in _rows(answers, VALUES, study):
+        if row["value"] is not None:
+            values.setdefault(row["trial_id"], {})[row["split"], row["task"], row["metric"]] = row["value"]
+    return tuple(
+        Run(
+            trial=row["trial_id"],
+            phase=row["phase"],
+            method=row["method"],
+            dataset=row["dataset"],
+            architecture=row["architecture"],
+            seed=row["seed"],
+            task=row["task"],
+            config_index=row["config_index"] or 0,
+            state=row["state"],
+            reason=row["exit_reason"] or "",
+            label=row["label"] or row["trial_id"],
+            params=row["params"] or "{}",
+            attempts=row["n_attempts"],
+            device_s=row["device_s"] or 0.0,
+            test_reads=row["test_reads"],
+            started_at=row["started_at"] or "",
+            values=values.get(row["trial_id"], {}),
+        )
+        for row in _rows(answers, RUNS, study)
+    )
+
+
+def _registrations(locks: Iterable[Mapping[str, Any]]) -> Iterable[Registration]:
+    for lock in locks:
+        payload = lock["payload"]
+        yield Registration(
+            claim_id=lock["claim_id"],
+            number=lock["number"],
+            registration=str(payload.get("registration", "")) if isinstance(payload, Mapping) else "",
+            registered_at=lock["registered_at"],
+        )

@@ -1,0 +1,61 @@
+"""Registration: a claim counts as confirmatory if it was locked, as it stands, before its first final run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from mtlfleet.plan.claims import PROTOCOL_VERSION, Claim
+from mtlfleet_analysis.evidence import Evidence
+from mtlfleet_analysis.pairing import places
+
+Status = Literal["registered", "missing", "changed", "late"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a claim stands: ``status``, which lock says so, and the sentence for people."""
+
+    status: Status
+    number: int | None
+    note: str
+
+    @property
+    def confirmatory(self) -> bool:
+        return self.status == "registered"
+
+
+def lock_payload(claim: Claim, study_sha256: str) -> dict[str, Any]:
+    """What a lock writes down; equal for equal claims, so locking twice creates nothing."""
+    return {
+        "registration": claim.registration(study_sha256),
+        "claim": claim.to_dict(),
+        "study_sha256": study_sha256,
+        "protocol": PROTOCOL_VERSION,
+    }
+
+
+def standing(evidence: Evidence, claim: Claim) -> Standing:
+    """The newest lock must hold the present claim and be older than the first final run of the claim's arms."""
+    locks = sorted((r for r in evidence.registrations if r.claim_id == claim.id), key=lambda r: r.number)
+    if not locks:
+        return Standing("missing", None, "never locked: `mtlfleet claims STUDY --lock` before the final runs")
+    newest = locks[-1]
+    if newest.registration != claim.registration(evidence.sha256):
+        return Standing("changed", newest.number, f"differs from its registration @{newest.number}")
+    names, where = {claim.method, *claim.baseline.best_of}, set(places(evidence, claim))
+    starts = [
+        _instant(run.started_at)
+        for run in evidence.phase("final")
+        if run.method in names and (run.dataset, run.architecture) in where and run.started_at
+    ]
+    before = sum(start <= _instant(newest.registered_at) for start in starts)
+    if before:
+        return Standing("late", newest.number, f"locked @{newest.number} after {before} of its final runs had started")
+    return Standing("registered", newest.number, f"locked @{newest.number} before its final runs")
+
+
+def _instant(text: str) -> datetime:
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

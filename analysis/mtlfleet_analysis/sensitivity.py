@@ -1,0 +1,88 @@
+"""Would another defensible analysis have said the same? If one does not, the verdict is marked fragile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mtlfleet.plan.claims import Claim
+from mtlfleet_analysis.decision import Decision, FlipTest, ShiftTest, claim_p, decide
+from mtlfleet_analysis.intervals import mean_of_means, stratified_mean
+from mtlfleet_analysis.pairing import Pair
+from mtlfleet_analysis.signflip import Floats
+from mtlfleet_analysis.significance import wilcoxon_signed_rank
+
+
+@dataclass(frozen=True)
+class RankTest:
+    """Wilcoxon's signed-rank test, shifted by theta; it knows no strata."""
+
+    differences: Floats
+
+    def above(self, theta: float) -> float:
+        return wilcoxon_signed_rank(self.differences - theta, "greater").p_value
+
+    def below(self, theta: float) -> float:
+        return wilcoxon_signed_rank(self.differences - theta, "less").p_value
+
+    def limits(self, alpha: float) -> tuple[float, float]:
+        raise NotImplementedError(f"a sensitivity row prints no limits (asked at {alpha})")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One other analysis: what it is, its effect, its p and its verdict."""
+
+    analysis: str
+    effect: float
+    p_value: float
+    decision: Decision
+
+
+def dataset_means(pairs: Sequence[Pair]) -> dict[str, float]:
+    """Mean difference of each dataset: over its architectures, each the mean over its seeds."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for p in pairs:
+        found.setdefault(p.dataset, {}).setdefault(p.architecture, []).append(p.difference)
+    return {d: float(np.mean(np.sort([np.mean(np.sort(v)) for v in by.values()]))) for d, by in sorted(found.items())}
+
+
+def main_test(claim: Claim, pairs: Sequence[Pair], seed: int) -> ShiftTest:
+    """The test a claim's scope asks for."""
+    if claim.scope == "datasets_like_these":
+        return mean_of_means(list(dataset_means(pairs).values()))
+    return FlipTest.of([p.difference for p in pairs], [p.stratum for p in pairs], seed)
+
+
+def _others(claim: Claim, pairs: Sequence[Pair], seed: int) -> Iterator[tuple[str, Sequence[Pair], ShiftTest]]:
+    differences = np.array([p.difference for p in pairs])
+    means = np.array(list(dataset_means(pairs).values()))
+    if claim.scope == "datasets_like_these":
+        if means.size >= 5:
+            yield "sign-flip of dataset means", pairs, FlipTest.of(list(means), [0] * means.size, seed)
+            yield "Wilcoxon of dataset means", pairs, RankTest(means)
+    else:
+        by_t = stratified_mean(differences, [p.stratum for p in pairs])
+        if np.isfinite(by_t.se):
+            yield "stratified t", pairs, by_t
+        yield "Wilcoxon signed-rank", pairs, RankTest(differences)
+    smallest = 2 if claim.scope == "datasets_like_these" else 1
+    names = sorted({p.dataset for p in pairs})
+    if len(names) > smallest:
+        for name in names:
+            rest = [p for p in pairs if p.dataset != name]
+            yield f"without {name}", rest, main_test(claim, rest, seed)
+    whole = [p for p in pairs if not p.imputed]
+    if len(whole) < len(pairs) and len({p.dataset for p in whole}) >= smallest:
+        yield "complete cases only", whole, main_test(claim, whole, seed)
+
+
+def rows(claim: Claim, pairs: Sequence[Pair], alpha: float, seed: int) -> tuple[Row, ...]:
+    """Every other analysis at the same level."""
+    found = []
+    for name, used, test in _others(claim, pairs, seed):
+        effect = float(np.mean(list(dataset_means(used).values())))
+        found.append(Row(name, effect, claim_p(claim, test), decide(claim, test, alpha)))
+    return tuple(found)

@@ -1,0 +1,144 @@
+"""Verdicts as sentences one may quote: effect, interval, p, n, power, and what would decide an open one."""
+
+from __future__ import annotations
+
+import math
+
+from mtlfleet_analysis.verdict import Verdict
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Significant digits without exponents for ordinary sizes; a real minus sign.
+
+    >>> number(-0.12345), number(1234.5), number(None)
+    ('−0.123', '1234', 'n/a')
+    """
+    if value is None or not math.isfinite(value):
+        return "n/a"
+    if value == 0:
+        return "0"
+    size = math.floor(math.log10(abs(value)))
+    text = f"{value:.{max(0, digits - 1 - size)}f}" if -5 < size < 6 else f"{value:.{digits - 1}e}"
+    return text.replace("-", "−")
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    text = number(value, digits)
+    return f"+{text}" if value is not None and math.isfinite(value) and value > 0 else text
+
+
+def p_text(value: float | None) -> str:
+    """``p = 0.012``, or ``p < 0.0001``.
+
+    >>> p_text(0.00001), p_text(0.25)
+    ('p < 0.0001', 'p = 0.250')
+    """
+    if value is None:
+        return "p n/a"
+    return "p < 0.0001" if value < 1e-4 else f"p = {value:.3f}" if value >= 0.001 else f"p = {value:.4f}"
+
+
+def short_unit(unit: str) -> str:
+    return "pp" if unit == "percentage points" else unit
+
+
+def interval(verdict: Verdict) -> str:
+    if verdict.ci_low is None or not math.isfinite(verdict.ci_low):
+        return "no interval: one seed per dataset"
+    return f"95 % CI [{number(verdict.ci_low)}, {number(verdict.ci_high)}]"
+
+
+def baseline_text(verdict: Verdict) -> str:
+    names = verdict.claim.baseline.best_of
+    if len(names) == 1:
+        return names[0]
+    chosen = {c["baseline"] for c in verdict.detail["choices"]}
+    joined = ", ".join(names[:-1]) + f" and {names[-1]}"
+    only = next(iter(chosen)) if len(chosen) == 1 else None
+    return f"{only}, the best of {joined} on validation" if only else f"the best of {joined}"
+
+
+def sentence(verdict: Verdict) -> str:
+    """The whole statement."""
+    if verdict.verdict == "invalid":
+        return f"Not judged: {'; '.join(g.partition(': ')[2] for g in verdict.guards)}."
+    return f"{_finding(verdict)} ({_numbers(verdict)}).{_open(verdict)}{_marks(verdict)}"
+
+
+def _finding(verdict: Verdict) -> str:
+    claim, label = verdict.claim, verdict.label
+    unit, method, base = short_unit(verdict.unit), claim.method, baseline_text(verdict)
+    by = f"{number(abs(verdict.effect or 0.0))} {unit}"
+    margin = f"{number(claim.margin)} {unit}"
+    mean = f"effect {signed(verdict.effect)} {unit}"
+    if verdict.verdict == "observed":
+        return f"Observed, not registered before its runs: {method} against {base}, {mean}, {label}"
+    if verdict.verdict == "inconclusive":
+        asked = {
+            "superiority": f"{method} improves on {base}",
+            "non_inferiority": f"{method} is at most {margin} worse than {base}",
+            "equivalence": f"{method} and {base} are equivalent within {margin}",
+            "no_better_than": f"{method} is less than {margin} better than {base}",
+        }[claim.alternative]
+        return f"Not decided whether {asked}: {mean}"
+    if verdict.verdict == "supported":
+        return {
+            "superiority": f"{method} improves on {base} by {by}"
+            + (f", real but below the margin of {margin}" if label == "negligible" else ""),
+            "non_inferiority": f"{method} is at most {margin} worse than {base}: {mean}",
+            "equivalence": f"{method} and {base} are equivalent within {margin}: {mean}",
+            "no_better_than": f"{method} is less than {margin} better than {base}: {mean}",
+        }[claim.alternative]
+    if label == "equivalent":
+        return f"{method} does not improve on {base}; the two are equivalent within {margin}: {mean}"
+    if label == "worse":
+        return f"{method} is worse than {base} by {by}"
+    if label == "better":
+        return f"{method} is better than {base} by {by}, more than {margin}"
+    return f"{method} does not improve on {base} by as much as {margin}: {mean}"
+
+
+def _numbers(verdict: Verdict) -> str:
+    detail = verdict.detail
+    adjusted = "BH" if verdict.verdict == "observed" else "Holm"
+    p = p_text(verdict.p_value)
+    if detail["family_size"] > 1:
+        p += f", {adjusted} {p_text(verdict.p_adjusted)}"
+    sets = verdict.n_datasets
+    design = f"{verdict.n_pairs} pairs, {detail['seeds']} seeds × {sets} dataset{'s' if sets != 1 else ''}"
+    power = ""
+    if verdict.power is not None:
+        power = f"; power {verdict.power:.2f} at the margin {number(verdict.claim.margin)}"
+    return f"{interval(verdict)}; {p}; {design}{power}"
+
+
+def _open(verdict: Verdict) -> str:
+    """What would decide an inconclusive claim."""
+    if verdict.verdict != "inconclusive":
+        return ""
+    if not verdict.claim.margin > 0:
+        return " Declare a margin to learn how many seeds would decide it."
+    needed, have = verdict.seeds_needed, verdict.detail["seeds"]
+    if needed is not None and needed > have:
+        return f" About {needed} seeds per dataset would decide it at the margin (now {have})."
+    datasets = verdict.detail["datasets_needed"]
+    if needed is None and datasets is not None:
+        return f" More seeds cannot decide it; about {datasets} datasets like these would (now {verdict.n_datasets})."
+    if needed is None:
+        return " No affordable number of seeds decides it at this margin."
+    return " There was power enough at the margin: the effect seems to lie between zero and the margin."
+
+
+def _marks(verdict: Verdict) -> str:
+    failures = verdict.detail["failures"]
+    text = ""
+    if failures["method"] or failures["baseline"]:
+        text += (
+            f" Failed runs scored worst: {failures['method']} of the method, {failures['baseline']} of the baseline."
+        )
+    if verdict.detail["parity"]["status"] == "waived":
+        text += f" Equal tuning was waived: {verdict.detail['parity']['reason'] or 'no reason given'}."
+    if verdict.fragile:
+        other = [r["analysis"] for r in verdict.detail["sensitivity"] if r["verdict"] != verdict.detail["would_be"]]
+        text += f" Fragile: differs under {', '.join(other)}."
+    return text
