@@ -32,11 +32,6 @@ class Saved:
     sha256: str
 
 
-def place(root: Path, study: str, trial: str, step: int, attempt: int) -> Path:
-    """Where the checkpoint of an attempt at a step lies."""
-    return root / "checkpoints" / f"study={study}" / f"trial={trial}" / f"step={step:09d}-attempt={attempt}"
-
-
 def random_state() -> Tensor:
     """This rank's torch, numpy and Python generators as one uint8 vector."""
     _, key, position, *_ = np.random.get_state(legacy=True)

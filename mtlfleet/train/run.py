@@ -17,7 +17,7 @@ from mtlfleet.engine import GradientEngine
 from mtlfleet.engine.contract import Context
 from mtlfleet.plan.streams import stream
 from mtlfleet.plan.trial import Trial
-from mtlfleet.store import AttemptWriter, restorable
+from mtlfleet.store import AttemptWriter, checkpoint_path, restorable
 from mtlfleet.train import checkpoint
 from mtlfleet.train.build import Parts, Site, build
 from mtlfleet.train.communicator import Communicator
@@ -262,7 +262,7 @@ class TrialRun:
             "position": vars(self.position).copy(),
             "random": states,
         }
-        target = checkpoint.place(self.site.root, self.site.study, self.trial.id, self.position.step, self.attempt)
+        target = checkpoint_path(self.site.root, self.site.study, self.trial.id, self.position.step, self.attempt)
         saved = checkpoint.save(target, self.parts.model.state_dict(), self.best, state)
         checkpoint.prune(target, keep=2)
         self.writer.checkpoint(self.position.step, str(saved.path.relative_to(self.site.root)), saved.size_bytes, saved.sha256)
@@ -282,7 +282,7 @@ class TrialRun:
     def _end(self, state: str, reason: str) -> Progress:
         if self.writer is not None:
             self._close(state, reason)
-            target = checkpoint.place(self.site.root, self.site.study, self.trial.id, self.position.step, self.attempt)
+            target = checkpoint_path(self.site.root, self.site.study, self.trial.id, self.position.step, self.attempt)
             checkpoint.prune(target, keep=0)
         return self._progress(state)
 

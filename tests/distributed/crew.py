@@ -1,0 +1,31 @@
+"""Real ranks for tests: W processes in a gloo group that run one function and send back what it gives."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+def _member(rank: int, world: int, folder: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    store = dist.FileStore(f"{folder}/meeting", world)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
+    try:
+        torch.save(function(rank, world, *arguments), f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def crew(world: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """``function(rank, world, *arguments)`` on each of ``world`` gloo ranks; the results, by rank."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        mp.spawn(_member, args=(world, folder, function, arguments), nprocs=world)
+        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(world)]
