@@ -33,23 +33,24 @@ def quoted(text: str) -> str:
 
 
 def create_tables(con: duckdb.DuckDBPyConnection, tables: Iterable[Table] = ALL_TABLES) -> None:
-    """Empty tables with their comments."""
-    for table in tables:
-        con.execute(table.ddl())
-        con.execute(f'COMMENT ON TABLE "{table.base}" IS {quoted(table.comment)}')
-        for column in table.columns:
-            con.execute(f'COMMENT ON COLUMN "{table.base}"."{column.name}" IS {quoted(column.note)}')
+    """Empty tables."""
+    con.execute(";".join(table.ddl() for table in tables))
 
 
 def create_views(con: duckdb.DuckDBPyConnection) -> None:
-    """The views over those tables, with their comments."""
+    """The views over those tables."""
     con.execute(_T975_MACRO)
     con.execute(files("mtlfleet.store").joinpath("views.sql").read_text())
-    for table in SEGMENT_TABLES.values():
-        if table.base != table.name:
-            con.execute(f"COMMENT ON VIEW {table.name} IS {quoted(table.comment)}")
+
+
+def comment(con: duckdb.DuckDBPyConnection) -> None:
+    """Say in the file what each table, view and column means, with units."""
+    con.execute(files("mtlfleet.store").joinpath("comments.sql").read_text())
+    for table in ALL_TABLES:
+        for kind, name in {("TABLE", table.base), ("TABLE" if table.base == table.name else "VIEW", table.name)}:
+            con.execute(f'COMMENT ON {kind} "{name}" IS {quoted(table.comment)}')
             for column in table.columns:
-                con.execute(f'COMMENT ON COLUMN {table.name}."{column.name}" IS {quoted(column.note)}')
+                con.execute(f'COMMENT ON COLUMN "{name}"."{column.name}" IS {quoted(column.note)}')
 
 
 def insert(con: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:

@@ -24,6 +24,7 @@ from mtlfleet.errors import EnvironmentProblem, StoreDamaged
 from mtlfleet.store import durable, layout
 from mtlfleet.store.database import (
     attempt_rows,
+    comment,
     create_tables,
     create_views,
     document_rows,
@@ -78,6 +79,7 @@ class Ingester:
         con.begin()
         create_tables(con)
         create_views(con)
+        comment(con)
         _set_meta(con, schema_version=SCHEMA_VERSION, mtlfleet_version=_version())
         con.commit()
         self._dirty = True
@@ -213,6 +215,7 @@ def _reopen(path: Path) -> duckdb.DuckDBPyConnection | None:
         found = con.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
         if found and found[0] == str(SCHEMA_VERSION):
             create_views(con)
+            comment(con)
             return con
     except duckdb.Error:
         pass

@@ -1,4 +1,5 @@
-"""A trial's last word, read straight from its files: what the launcher needs between two cells, without opening DuckDB."""
+"""A trial's last word, read straight from its files: what the launcher needs between two cells, without opening
+DuckDB."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ SEGMENT_TABLES: Mapping[str, Table] = {
             "events",
             "what happened, of every attempt",
             *_KEY,
-            ("at", "time", "when, UTC"),
+            ("logged_at", "time", "wall clock of the writer, UTC"),
             ("level", "text", "info, warning or error"),
             ("kind", "text", "a short name to group by"),
             ("message", "text", "for people; untrusted text"),

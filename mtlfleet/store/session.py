@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from mtlfleet.store.database import (
     lock_rows,
     quoted,
 )
+from mtlfleet.store.freshness import Freshness
 from mtlfleet.store.schema import (
     ALL_TABLES,
     ATTEMPTS,
@@ -34,29 +34,23 @@ from mtlfleet.store.schema import (
 )
 
 
-@dataclass(frozen=True)
-class Freshness:
-    """What an answer is made of."""
-
-    snapshot_age_s: float | None
-    pending_segments: int
-
-    def __str__(self) -> str:
-        snapshot = "no snapshot" if self.snapshot_age_s is None else f"snapshot {self.snapshot_age_s:.0f} s old"
-        return f"{snapshot} + {self.pending_segments} pending segment{'s' if self.pending_segments != 1 else ''}"
-
-
 def attach_live(con: duckdb.DuckDBPyConnection, root: Path, *, use_snapshot: bool = True) -> Freshness:
     """Make every table and view of the store in the in-memory connection ``con``.
+
+    When nothing was written since the snapshot, the snapshot itself is used.
 
     Order matters: segments are listed first, then the snapshot is opened, then claims are listed. A segment is then
     in the snapshot's ledger, or pending, or newer than the list, never in two of these, and its claim is in hand.
     Raises StoreDamaged when the snapshot or a segment cannot be read.
     """
+    con.execute("SET TimeZone = 'UTC'")
     segments = [s for s in layout.list_segments(root) if s.table in SEGMENT_TABLES]
     snapshot = use_snapshot and _attach_snapshot(con, root / layout.SNAPSHOT)
     ledger = {row[0] for row in con.execute("SELECT segment FROM snapshot.segments").fetchall()} if snapshot else set()
     pending = [s for s in segments if s.path not in ledger]
+    if snapshot and not pending and _is_current(con, root):
+        con.execute("USE snapshot")
+        return Freshness(_age(con), 0)
     create_tables(con, [t for t in ALL_TABLES if t not in (LEDGER, META) or not snapshot])
     load_segments(con, root, pending)
     _load_attempts(con, root, snapshot=snapshot)
@@ -96,9 +90,28 @@ def _join_snapshot(con: duckdb.DuckDBPyConnection, pending: set[str]) -> float:
         con.execute(f"CREATE VIEW {table.base} AS SELECT {columns} FROM snapshot.main.{table.base}{union}")
     con.execute("CREATE VIEW segments AS SELECT * FROM snapshot.main.segments")
     con.execute("CREATE TABLE meta AS SELECT * FROM snapshot.main.meta WHERE key <> 'pending_segments'")
+    return _age(con)
+
+
+def _age(con: duckdb.DuckDBPyConnection) -> float:
     found = con.execute("SELECT value FROM meta WHERE key = 'published_at'").fetchone()
     published = datetime.fromisoformat(found[0]) if found else datetime.now(UTC)
     return max(0.0, (datetime.now(UTC) - published).total_seconds())
+
+
+def _is_current(con: duckdb.DuckDBPyConnection, root: Path) -> bool:
+    """Whether the snapshot has every claim, end and document; its segments were compared before."""
+    attempts = con.execute("SELECT study_id, trial_id, attempt, ended_at IS NOT NULL FROM snapshot.attempts").fetchall()
+    if {tuple(claim) for claim in layout.list_claims(root)} != set(attempts):
+        return False
+    known = set(con.execute("SELECT study_id, table_name, document FROM snapshot.documents").fetchall())
+    newest = {
+        (study, table, path.relative_to(root).as_posix())
+        for (study, table), path in layout.newest_documents(root).items()
+        if table in DOCUMENT_TABLES
+    }
+    locks = con.execute("SELECT count(*) FROM snapshot.claim_locks").fetchone()
+    return known == newest and locks == (sum(1 for _ in (root / "claims").glob("study=*/*@*.json")),)
 
 
 def _load_attempts(con: duckdb.DuckDBPyConnection, root: Path, *, snapshot: bool) -> None:

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from mtlfleet.errors import EnvironmentProblem, QueryFailed, UsageError
 from mtlfleet.store import layout
-from mtlfleet.store.session import Freshness, attach_live, fetch, lock_down
+from mtlfleet.store.freshness import Freshness
+from mtlfleet.store.session import attach_live, fetch, lock_down
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,13 @@ class Session:
     def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
         try:
             return fetch(self.con, query, params)
+        except duckdb.Error as error:
+            raise QueryFailed(str(error)) from error
+
+    def stream(self, query: str, params: Mapping[str, Any] | None = None) -> pa.RecordBatchReader:
+        """The answer in batches, for what may not fit into memory."""
+        try:
+            return self.con.sql(query, params=params).to_arrow_reader(65_536)
         except duckdb.Error as error:
             raise QueryFailed(str(error)) from error
 

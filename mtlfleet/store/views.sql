@@ -1,5 +1,6 @@
 -- What people query. Every aggregate looks at finite values only: DuckDB ranks NaN above everything, so a diverged run
--- would otherwise win each metric that is better when higher; `complete` gates every ranking for the same reason.
+-- would otherwise win each metric that is better when higher; `complete` gates every ranking for the same reason. Sums have an
+-- ORDER BY so that their last bit does not depend on the order of the files.
 
 CREATE OR REPLACE VIEW attempt_windows AS
 SELECT study_id, trial_id, attempt, restored_step,
@@ -63,7 +64,7 @@ WHERE f.phase = 'final' AND f.split = 'test' AND f.task <> '*' AND d.direction I
 
 CREATE OR REPLACE VIEW stl_reference AS
 SELECT t.study_id, t.dataset, t.architecture, j.task, j.metric,
-       avg(f.value) FILTER (isfinite(f.value) AND t.state = 'done') AS value,
+       avg(f.value ORDER BY f.value) FILTER (isfinite(f.value) AND t.state = 'done') AS value,
        count(*) FILTER (isfinite(f.value) AND t.state = 'done') AS n_seeds, count(*) AS n_trials,
        count(*) FILTER (isfinite(f.value) AND t.state = 'done') = count(*) AS complete
 FROM trial_summary t
@@ -95,12 +96,12 @@ WITH runs AS (
   SELECT study_id, dataset, architecture, count(*) AS n_expected FROM judged_metrics WHERE scale = 'ratio' GROUP BY ALL
 ), by_task AS (
   SELECT study_id, dataset, architecture, method, seed, task,
-         sum(improvement_pct) FILTER (isfinite(improvement_pct)) AS total,
+         sum(improvement_pct ORDER BY metric) FILTER (isfinite(improvement_pct)) AS total,
          count(*) FILTER (isfinite(improvement_pct)) AS n
   FROM delta_terms GROUP BY ALL
 ), flat AS (
-  SELECT study_id, dataset, architecture, method, seed, -sum(total) / sum(n) AS delta_m_pct,
-         avg(total / n) FILTER (n > 0) AS delta_p_pct, sum(n) AS n_terms
+  SELECT study_id, dataset, architecture, method, seed, -sum(total ORDER BY task) / sum(n) AS delta_m_pct,
+         avg(total / n ORDER BY task) FILTER (n > 0) AS delta_p_pct, sum(n) AS n_terms
   FROM by_task GROUP BY ALL
 )
 SELECT u.study_id, u.trial_id, 'final' AS phase, u.method, u.method_use, u.dataset, u.architecture, u.seed, f.delta_m_pct,
@@ -122,7 +123,8 @@ WITH cells AS (
   WHERE f.phase = 'final' AND f.split = 'test' AND t.state = 'done' AND isfinite(f.value)
 ), metric_rows AS (
   SELECT c.study_id, c.dataset, c.architecture, c.method, c.task, j.metric, j.unit, j.direction, count(f.value) AS n_seeds,
-         any_value(c.n_trials) AS n_trials, avg(f.value) AS mean, stddev_samp(f.value) AS sd, any_value(c.n_failed) AS n_failed,
+         any_value(c.n_trials) AS n_trials, avg(f.value ORDER BY f.value) AS mean,
+         stddev_samp(f.value ORDER BY f.value) AS sd, any_value(c.n_failed) AS n_failed,
          any_value(c.n_diverged) AS n_diverged
   FROM counts c
   JOIN judged_metrics j USING (study_id, dataset, architecture, task)
@@ -141,8 +143,8 @@ WITH cells AS (
   SELECT d.study_id, d.dataset, d.architecture, d.method, '*' AS task, d.metric, 'percent' AS unit,
          CASE d.metric WHEN 'delta_m_pct' THEN 'min' ELSE 'max' END AS direction,
          count(*) FILTER (d.complete AND isfinite(d.value)) AS n_seeds, count(*) AS n_trials,
-         avg(d.value) FILTER (d.complete AND isfinite(d.value)) AS mean,
-         stddev_samp(d.value) FILTER (d.complete AND isfinite(d.value)) AS sd,
+         avg(d.value ORDER BY d.value) FILTER (d.complete AND isfinite(d.value)) AS mean,
+         stddev_samp(d.value ORDER BY d.value) FILTER (d.complete AND isfinite(d.value)) AS sd,
          any_value(t.n_failed) AS n_failed, any_value(t.n_diverged) AS n_diverged
   FROM deltas d JOIN totals t USING (study_id, dataset, architecture, method)
   GROUP BY ALL
@@ -160,7 +162,7 @@ FROM rows;
 
 CREATE OR REPLACE VIEW validation_skill AS
 SELECT t.study_id, t.trial_id, t.phase, t.method, t.dataset, t.architecture, t.task, t.seed, t.config_index,
-       avg((f.value - d.chance) / nullif(m.best - d.chance, 0))
+       avg((f.value - d.chance) / nullif(m.best - d.chance, 0) ORDER BY d.task)
          FILTER (isfinite(f.value) AND isfinite(d.chance) AND isfinite(m.best)) AS skill,
        count(*) FILTER (isfinite(f.value)) AS n_tasks,
        any_value(t.state) = 'done' AND count(*) FILTER (isfinite(f.value)) = any_value(len(t.tasks)) AS complete
@@ -202,33 +204,3 @@ SELECT m['schema_version']::INTEGER AS schema_version, m['mtlfleet_version'] AS 
        (SELECT count(*) FROM trial_summary WHERE state = 'running') AS running_trials,
        (SELECT count(*) FROM segments s ANTI JOIN attempts a USING (study_id, trial_id, attempt)) AS segments_without_claim
 FROM facts;
-
-COMMENT ON VIEW attempt_windows IS 'per attempt: rows with restored_step < step <= valid_upto count';
-COMMENT ON VIEW task_gradient_pairs IS 'task_gradients with one row per pair of tasks';
-COMMENT ON VIEW trial_summary IS 'trials with the state of their latest attempt: missing, running, done, diverged, failed, oom, lost, interrupted';
-COMMENT ON VIEW final_metrics IS 'rows of the checkpoint that validation chose, of the current trials; value is NULL when none was finite';
-COMMENT ON VIEW judged_metrics IS 'metrics with a direction that final trials measured on test';
-COMMENT ON VIEW stl_reference IS 'in-study single-task reference: mean over the final seeds';
-COMMENT ON VIEW delta_terms IS 'per final trial, task and metric: improvement over the single-task reference';
-COMMENT ON VIEW delta_m IS 'per final run (single-task runs: per seed over all tasks): change against in-study STL; rank only WHERE complete';
-COMMENT ON VIEW leaderboard IS 'test results of the final trials; task * rows carry delta_m_pct and delta_p_pct; rank only of complete rows';
-COMMENT ON VIEW validation_skill IS 'per trial: mean over tasks of (value - chance) / (best - chance) of the primary metric on validation';
-COMMENT ON VIEW best_trial_per_method IS 'the trial with the highest validation_skill; test is not looked at';
-COMMENT ON VIEW progress IS 'trials by state';
-COMMENT ON VIEW budget IS 'what each method was given: trials, configurations, attempts, seconds';
-COMMENT ON VIEW health IS 'freshness and consistency of this file';
-COMMENT ON COLUMN delta_m.delta_m_pct IS 'percent change against in-study STL, flat mean over metrics; LOWER is better';
-COMMENT ON COLUMN delta_m.delta_p_pct IS 'percent improvement over in-study STL, mean within each task first; HIGHER is better';
-COMMENT ON COLUMN delta_m.complete IS 'the run is done and every expected term is finite';
-COMMENT ON COLUMN delta_m.trial_id IS 'NULL for single-task runs, which are several trials per seed';
-COMMENT ON COLUMN delta_terms.improvement_pct IS 'percent of the reference; positive is better';
-COMMENT ON COLUMN leaderboard.ci95 IS 'half-width of the 95% interval of the mean, Student t';
-COMMENT ON COLUMN leaderboard.sd IS 'standard deviation over seeds';
-COMMENT ON COLUMN leaderboard.n_seeds IS 'done runs with a finite value';
-COMMENT ON COLUMN leaderboard.complete IS 'every final trial is in the mean';
-COMMENT ON COLUMN leaderboard.n_failed IS 'trials that are failed, oom or lost';
-COMMENT ON COLUMN final_metrics.n_nonfinite IS 'NaN and infinite values found';
-COMMENT ON COLUMN validation_skill.skill IS '1 perfect, 0 chance; unit-free';
-COMMENT ON COLUMN health.lag_s IS 'age of the published file [s]';
-COMMENT ON COLUMN health.pending_segments IS 'segments not yet in the published file';
-COMMENT ON COLUMN budget.device_s IS 'seconds of training times devices [s]';

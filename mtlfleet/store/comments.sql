@@ -1,0 +1,31 @@
+-- What the views mean, for whoever opens the published file.
+
+COMMENT ON VIEW attempt_windows IS 'per attempt: rows with restored_step < step <= valid_upto count';
+COMMENT ON VIEW task_gradient_pairs IS 'task_gradients with one row per pair of tasks';
+COMMENT ON VIEW trial_summary IS 'trials with the state of their latest attempt: missing, running, done, diverged, failed, oom, lost, interrupted';
+COMMENT ON VIEW final_metrics IS 'rows of the checkpoint that validation chose, of the current trials; value is NULL when none was finite';
+COMMENT ON VIEW judged_metrics IS 'metrics with a direction that final trials measured on test';
+COMMENT ON VIEW stl_reference IS 'in-study single-task reference: mean over the final seeds';
+COMMENT ON VIEW delta_terms IS 'per final trial, task and metric: improvement over the single-task reference';
+COMMENT ON VIEW delta_m IS 'per final run (single-task runs: per seed over all tasks): change against in-study STL; rank only WHERE complete';
+COMMENT ON VIEW leaderboard IS 'test results of the final trials; task * rows carry delta_m_pct and delta_p_pct; rank only of complete rows';
+COMMENT ON VIEW validation_skill IS 'per trial: mean over tasks of (value - chance) / (best - chance) of the primary metric on validation';
+COMMENT ON VIEW best_trial_per_method IS 'the trial with the highest validation_skill; test is not looked at';
+COMMENT ON VIEW progress IS 'trials by state';
+COMMENT ON VIEW budget IS 'what each method was given: trials, configurations, attempts, seconds';
+COMMENT ON VIEW health IS 'freshness and consistency of this file';
+COMMENT ON COLUMN delta_m.delta_m_pct IS 'percent change against in-study STL, flat mean over metrics; LOWER is better';
+COMMENT ON COLUMN delta_m.delta_p_pct IS 'percent improvement over in-study STL, mean within each task first; HIGHER is better';
+COMMENT ON COLUMN delta_m.complete IS 'the run is done and every expected term is finite';
+COMMENT ON COLUMN delta_m.trial_id IS 'NULL for single-task runs, which are several trials per seed';
+COMMENT ON COLUMN delta_terms.improvement_pct IS 'percent of the reference; positive is better';
+COMMENT ON COLUMN leaderboard.ci95 IS 'half-width of the 95% interval of the mean, Student t';
+COMMENT ON COLUMN leaderboard.sd IS 'standard deviation over seeds';
+COMMENT ON COLUMN leaderboard.n_seeds IS 'done runs with a finite value';
+COMMENT ON COLUMN leaderboard.complete IS 'every final trial is in the mean';
+COMMENT ON COLUMN leaderboard.n_failed IS 'trials that are failed, oom or lost';
+COMMENT ON COLUMN final_metrics.n_nonfinite IS 'NaN and infinite values found';
+COMMENT ON COLUMN validation_skill.skill IS '1 perfect, 0 chance; unit-free';
+COMMENT ON COLUMN health.lag_s IS 'age of the published file [s]';
+COMMENT ON COLUMN health.pending_segments IS 'segments not yet in the published file';
+COMMENT ON COLUMN budget.device_s IS 'seconds of training times devices [s]';
