@@ -58,7 +58,9 @@ class Document:
         """The data at ``loc``, or None."""
         here = self.data
         for step in loc:
-            if (isinstance(here, Mapping) and step in here) or (isinstance(here, list) and isinstance(step, int) and step < len(here)):
+            if (isinstance(here, Mapping) and step in here) or (
+                isinstance(here, list) and isinstance(step, int) and step < len(here)
+            ):
                 here = here[step]
             else:
                 return None

@@ -196,7 +196,7 @@ class Draft:
         place = self.document.key(("datasets", name))
         if not entry.builtin and not self.import_plugins:
             self.problems.warn(
-                "W505",
+                "W504",
                 f"dataset `{name}` is a plug-in's: its tasks are looked at by `plan` and `launch`",
                 place,
                 notes=["validate runs no plug-in code"],

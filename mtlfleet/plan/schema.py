@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import (
+    BeforeValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -17,8 +18,16 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import PydanticCustomError
 
 from mtlfleet.plan.trial import Recipe
+
+
+def _refuse(_: Any) -> None:
+    raise PydanticCustomError("none_required", "leave the key out instead")
+
+
+Absent = Annotated[SkipJsonSchema[None], BeforeValidator(_refuse)]  # may be left out, may not be written as null
 
 SCHEMA = "mtlfleet/study/1"
 ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
@@ -66,19 +75,16 @@ class Distribution(Shape):
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
-    uniform: Pair | SkipJsonSchema[None] = Field(None, description="[low, high]: a real number, evenly")
-    log_uniform: Pair | SkipJsonSchema[None] = Field(
-        None, description="[low, high] > 0: a real number, evenly in its logarithm"
-    )
-    choice: Values | SkipJsonSchema[None] = Field(None, description="one of these values")
-    int_: Annotated[list[int], MinLen(2), MaxLen(2)] | SkipJsonSchema[None] = Field(
+    uniform: Pair | Absent = Field(None, description="[low, high]: a real number, evenly")
+    log_uniform: Pair | Absent = Field(None, description="[low, high] > 0: a real number, evenly in its logarithm")
+    choice: Values | Absent = Field(None, description="one of these values")
+    int_: Annotated[list[int], MinLen(2), MaxLen(2)] | Absent = Field(
         None, alias="int", description="[low, high]: a whole number, ends included"
     )
     grid: (
-        Annotated[Annotated[Values, Tag("list")] | Annotated[Steps, Tag("points")], Discriminator(_grid_kind)]
-        | SkipJsonSchema[None]
+        Annotated[Annotated[Values, Tag("list")] | Annotated[Steps, Tag("points")], Discriminator(_grid_kind)] | Absent
     ) = Field(None, description="these values in order, or {from, to, points, scale}")
-    simplex: Simplex | SkipJsonSchema[None] = Field(None, description="static task weights spread over the simplex")
+    simplex: Simplex | Absent = Field(None, description="static task weights spread over the simplex")
 
     @model_validator(mode="after")
     def _one(self) -> Distribution:
@@ -90,11 +96,11 @@ class Distribution(Shape):
 class Citizen(Shape):
     """Something of the registry under the study's own name for it."""
 
-    use: str | SkipJsonSchema[None] = Field(
+    use: str | Absent = Field(
         None, description="registry name, `name@preset` for a source's convention; default: the id"
     )
     params: Params = Field({}, description="hyper-parameters; what is left out takes the default")
-    label: Text | SkipJsonSchema[None] = Field(None, description="free text, shown in the report")
+    label: Text | Absent = Field(None, description="free text, shown in the report")
 
 
 class MethodEntry(Citizen):
@@ -142,9 +148,9 @@ class Search(Shape):
 class CellRule(Shape):
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
-    method: str | SkipJsonSchema[None] = None
-    dataset: str | SkipJsonSchema[None] = None
-    architecture: str | SkipJsonSchema[None] = None
+    method: str | Absent = None
+    dataset: str | Absent = None
+    architecture: str | Absent = None
 
     @model_validator(mode="after")
     def _some(self) -> CellRule:
@@ -176,8 +182,8 @@ class ResourcesEntry(Shape):
 class BaselineEntry(Shape):
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["best_of"]}, {"required": ["method"]}]})
 
-    best_of: Annotated[list[str], MinLen(1)] | SkipJsonSchema[None] = None
-    method: str | SkipJsonSchema[None] = None
+    best_of: Annotated[list[str], MinLen(1)] | Absent = None
+    method: str | Absent = None
     chosen_on: Literal["validation"] = "validation"
 
     @model_validator(mode="after")
@@ -189,7 +195,7 @@ class BaselineEntry(Shape):
 
 class EstimandEntry(Shape):
     kind: Literal["delta_m", "delta_p", "metric"] = "delta_m"
-    metric: str | SkipJsonSchema[None] = Field(None, description="task.metric, for kind: metric")
+    metric: str | Absent = Field(None, description="task.metric, for kind: metric")
 
 
 class ClaimEntry(Shape):
@@ -215,13 +221,11 @@ class ClaimEntry(Shape):
 
 
 class Storage(Shape):
-    root: str | SkipJsonSchema[None] = Field(
-        None, description="folder of the results; default runs/<study> beside the study file"
-    )
+    root: str | Absent = Field(None, description="folder of the results; default runs/<study> beside the study file")
 
 
 class Report(Shape):
-    title: Text | SkipJsonSchema[None] = None
+    title: Text | Absent = None
 
 
 class StudyFile(Shape):
@@ -239,7 +243,7 @@ class StudyFile(Shape):
     strategy: StrategyEntry = StrategyEntry()
     seeds: Seeds
     train: Train
-    search: Search | SkipJsonSchema[None] = None
+    search: Search | Absent = None
     exclude: list[CellRule] = []
     include: list[CellRule] = []
     overrides: list[Override] = []

@@ -160,7 +160,9 @@ def _real(loc: Loc, data: Any, *, missing: bool) -> Loc:
     real: list[str | int] = []
     here = data
     for n, step in enumerate(loc):
-        if (isinstance(here, dict) and step in here) or (isinstance(here, list) and isinstance(step, int) and step < len(here)):
+        if (isinstance(here, dict) and step in here) or (
+            isinstance(here, list) and isinstance(step, int) and step < len(here)
+        ):
             here = here[step]
         elif missing and n == len(loc) - 1:
             here = None

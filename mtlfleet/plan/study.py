@@ -326,8 +326,9 @@ def _science(draft: Draft) -> dict[str, Any]:
         "strategy": specs["strategy", "strategy"].science(),
         "seeds": list(seeds_of(file.seeds)),
         "train": asdict(_recipe(file)),
-        "search": search
-        and {
+        "search": {}
+        if search is None
+        else {
             "space": {k: _distribution(d) for k, d in search.space.items()},
             "trials_per_method": search.trials_per_method,
             "seeds": list(search.seeds),

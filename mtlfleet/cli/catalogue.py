@@ -1,0 +1,91 @@
+"""``list`` and ``show`` for one kind of citizen, read from the catalogue: nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from mtlfleet.cli import output
+from mtlfleet.registry import REQUIRED, Catalogue, Entry, builtin
+
+Facts = Callable[[Entry], dict[str, Any]]
+
+
+def group(kind: str, facts: Facts | None = None) -> click.Group:
+    """The command group of a kind: ``mtlfleet methods list``, ``mtlfleet methods show NAME``."""
+
+    @click.group(name=f"{kind}s", help=f"The {kind}s that a study can use.")
+    def command() -> None:
+        pass
+
+    @command.command(name="list", help=f"All {kind}s that ship with mtlfleet.")
+    @click.option("--json", "json_", is_flag=True, help=f"One object: mtlfleet/{kind}s/1.")
+    def list_(json_: bool) -> None:
+        entries = builtin(kind)
+        if json_:
+            output.emit(output.as_json(f"mtlfleet/{kind}s/1", **{f"{kind}s": [_data(e) for e in entries.values()]}))
+            return
+        shown = [(e.name, e.family, e.summary) for e in entries.values()]
+        columns = (kind, "family", "what it is")
+        if len({family for _, family, _ in shown}) < 2:
+            columns, shown = (kind, "what it is", ""), [(n, s, "") for n, _, s in shown]
+        output.emit(output.table(columns, shown))
+
+    @command.command(name="show", help=f"One {kind}: its parameters, presets and source.")
+    @click.argument("name")
+    @click.option("--json", "json_", is_flag=True, help=f"One object: mtlfleet/{kind}/1.")
+    def show(name: str, json_: bool) -> None:
+        entry = Catalogue().find(kind, name)
+        extra = facts(entry) if facts else {}
+        if json_:
+            output.emit(output.as_json(f"mtlfleet/{kind}/1", **_data(entry), docstring=_docstring(entry), **extra))
+        else:
+            output.emit(_page(entry, extra))
+
+    return command
+
+
+def _literal(value: Any) -> Any:
+    return None if value is REQUIRED else value
+
+
+def _data(entry: Entry) -> dict[str, Any]:
+    parameters = [
+        {"name": p.name, "type": p.annotation, "default": _literal(p.default), "required": p.default is REQUIRED}
+        for p in entry.parameters
+    ]
+    presets = {name: dict(values) for name, values in entry.presets.items()}
+    return {
+        "name": entry.name, "kind": entry.kind, "family": entry.family, "summary": entry.summary,
+        "parameters": parameters, "presets": presets, "module": entry.module,
+    }  # fmt: skip
+
+
+def _docstring(entry: Entry) -> str:
+    tree = ast.parse(entry.path.read_bytes())
+    classes = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == entry.class_name)
+    return next((ast.get_docstring(node) or "" for node in classes), "")
+
+
+def _page(entry: Entry, extra: dict[str, Any]) -> str:
+    parts = [
+        entry.name + (f" ({entry.family})" if entry.kind == "method" else ""),
+        "",
+        inspect.cleandoc(_docstring(entry)),
+    ]
+    if entry.parameters:
+        rows = [
+            (p.name, "required" if p.default is REQUIRED else json.dumps(p.default), p.annotation)
+            for p in entry.parameters
+        ]
+        parts += ["", output.table(("parameter", "default", "type"), rows)]
+    if entry.presets:
+        rows = [(f"{entry.name}@{name}", json.dumps(dict(values)), "") for name, values in entry.presets.items()]
+        parts += ["", output.table(("preset", "sets", ""), rows)]
+    parts += [f"{name}: {value}" if i else f"\n{name}: {value}" for i, (name, value) in enumerate(extra.items())]
+    return "\n".join(parts)
