@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,13 +28,13 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         if device.type == "cpu":
             return self
-        move = {"device": device, "non_blocking": True}
-        inputs = self.inputs.to(**move) if isinstance(self.inputs, Tensor) else _each(self.inputs, move)
-        return Batch(inputs, _each(self.targets, move), _each(self.present, move), self.index.to(**move))
+        inputs = self.inputs.to(device, non_blocking=True) if isinstance(self.inputs, Tensor) else _each(self.inputs, device)
+        index = self.index.to(device, non_blocking=True)
+        return Batch(inputs, _each(self.targets, device), _each(self.present, device), index)
 
 
-def _each(tensors: Mapping[str, Tensor], move: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {name: tensor.to(**move) for name, tensor in tensors.items()}
+def _each(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ what was running resumes from its last checkpoint.
 
 from __future__ import annotations
 
+import fcntl
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,21 @@ from types import FrameType, TracebackType
 from typing import Any
 
 REQUEST = ".stop"  # `mtlfleet stop` leaves it in the store; launch takes it away
+LOCK = ".launch.lock"  # held by the launch that works on the store
+
+
+def ask(root: Path) -> bool:
+    """Leave a stop request for the launch that works on ``root``; False when none does."""
+    lock = root / LOCK
+    if not lock.exists():
+        return False
+    with lock.open("a") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            (root / REQUEST).touch()
+            return True
+    return False
 
 
 class Drain:

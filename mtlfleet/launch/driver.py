@@ -14,7 +14,7 @@ from typing import Any
 
 from mtlfleet.errors import EnvironmentProblem
 from mtlfleet.launch import documents
-from mtlfleet.launch.drain import Drain
+from mtlfleet.launch.drain import LOCK, Drain
 from mtlfleet.launch.progress import Board, Display, display
 from mtlfleet.launch.queue import OUTCOMES, STUCK, Queue
 from mtlfleet.plan import Study, Trial
@@ -194,7 +194,7 @@ def _only_launch(root: Path) -> Iterator[None]:
     """One launch per store on this machine: two would schedule the same cells twice (harmless, but a waste)."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock = (root / ".launch.lock").open("a+")
+        lock = (root / LOCK).open("a+")
     except OSError as error:
         raise EnvironmentProblem(
             f"the results folder {root} cannot be written: {error.strerror}", help="choose another place with storage.root"
