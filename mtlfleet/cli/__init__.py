@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -42,10 +42,10 @@ _REPORTED = ("torch", "ray", "duckdb", "pyarrow", "pydantic")
 class LazyGroup(click.Group):
     """Commands by name; errors become a message and an exit code, never a bare traceback."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(COMMANDS[cmd_name]).command
@@ -60,7 +60,7 @@ class LazyGroup(click.Group):
             ctx.fail(f"no command `{output.printable(args[0])}`.{hint}")
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl(list(HELP.items()))
 
@@ -69,19 +69,13 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:
             output.close_pipe()
-            ctx.exit(failure.BROKEN_PIPE)
+            raise click.exceptions.Exit(failure.BROKEN_PIPE) from None
 
-    def main(  # type: ignore[override]  # click's overloads tie the return type to standalone_mode
-        self, *args: Any, standalone_mode: bool = True, **extra: Any
-    ) -> Any:
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        run: Callable[..., Any] = super().main
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
-        code = failure.guarded(lambda: super(LazyGroup, self).main(*args, standalone_mode=False, **extra))
-        _leave(code)
-
-
-def _leave(code: int) -> NoReturn:
-    raise SystemExit(code)
+            return run(*args, standalone_mode=False, **extra)
+        raise SystemExit(failure.guarded(lambda: run(*args, standalone_mode=False, **extra)))
 
 
 def versions() -> dict[str, str]:
@@ -115,8 +109,8 @@ def main(folder: str | None, color: str, verbose: int) -> None:
     """Does a multi-task optimizer beat a tuned sum of losses? One study file in, verdicts out.
 
     Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 finished with failed trials, 2 usage, 3 study
-    file or plug-in invalid, 4 environment, 5 budget spent, 6 a claim is not supported, 7 store damaged, 70 internal error,
-    130 or 143 interrupted (launch again to go on).
+    file or plug-in invalid, 4 environment, 5 budget spent, 6 a claim is not supported, 7 store damaged, 70 internal
+    error, 130 or 143 interrupted (launch again to go on).
     """
     output.settings.color, output.settings.verbose = color, verbose
     if folder is not None:

@@ -15,8 +15,19 @@ import click
 from mtlfleet.errors import Diagnostic, Findings, UsageError, nearest
 from mtlfleet.plan.problems import printable, render
 
-__all__ = ["as_json", "close_pipe", "colored", "diagnostic_json", "emit", "print_findings", "printable", "settings", "study_file",
-           "study_or_store", "table"]  # fmt: skip
+__all__ = [
+    "as_json",
+    "close_pipe",
+    "colored",
+    "diagnostic_json",
+    "emit",
+    "print_findings",
+    "printable",
+    "settings",
+    "study_file",
+    "study_or_store",
+    "table",
+]
 
 _STYLES = {"error": {"fg": "red", "bold": True}, "warning": {"fg": "yellow", "bold": True}, "frame": {"fg": "blue"}}
 

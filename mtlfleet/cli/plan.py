@@ -85,8 +85,10 @@ def _page(study: Study, rows: list[dict[str, Any]], total: Counter[str]) -> str:
     sums = ("total", "", "", "", *(total[n] for n in names[4:]))
     trials = total["tune"] + total["final"]
     lines = [
-        f"{study.title}: {trials} trials = {total['tune']} tuning + {total['final']} final; "
-        f"{total['done']} done, {total['missing']} to run",
+        (
+            f"{study.title}: {trials} trials = {total['tune']} tuning + {total['final']} final; "
+            f"{total['done']} done, {total['missing']} to run"
+        ),
         f"seeds {_span(study.seeds)}" + (f", tuning seeds {_span(study.tuning_seeds)}" if study.tuning_seeds else ""),
         f"results {study.root}",
         "",
@@ -102,7 +104,8 @@ def _claim(study: Study, index: int) -> str:
     if len(claim.baseline.best_of) > 1:
         against = f"the best of {against}"
     waived = f"; parity waived: {claim.parity_reason}" if claim.parity == "waived" else ""
-    return f"claim {claim.id}: {claim.alternative} of {claim.method} over {against}, margin {claim.margin:g} {claim.estimand.unit}{waived}"
+    asserted = f"{claim.alternative} of {claim.method} over {against}"
+    return f"claim {claim.id}: {asserted}, margin {claim.margin:g} {claim.estimand.unit}{waived}"
 
 
 def _span(seeds: tuple[int, ...]) -> str:

@@ -7,5 +7,19 @@ from mtlfleet.plan.study import Cell, Resources, Study, check
 from mtlfleet.plan.tasks import METRICS, Facts, Metric, Task
 from mtlfleet.plan.trial import Recipe, Spec, Trial
 
-__all__ = ["METRICS", "Baseline", "Cell", "Claim", "Estimand", "Facts", "Metric", "Recipe", "Resources", "Spec", "Study", "Task",
-           "Trial", "check"]  # fmt: skip
+__all__ = [
+    "METRICS",
+    "Baseline",
+    "Cell",
+    "Claim",
+    "Estimand",
+    "Facts",
+    "Metric",
+    "Recipe",
+    "Resources",
+    "Spec",
+    "Study",
+    "Task",
+    "Trial",
+    "check",
+]

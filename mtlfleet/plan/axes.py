@@ -19,7 +19,7 @@ Complain = Callable[[Any], str | None]
 Convert = Callable[[Any], Any]
 
 
-class _Refused(Exception):
+class _AxisError(Exception):
     pass
 
 
@@ -36,11 +36,11 @@ def read_axis(
             problems.add(
                 "E105", f"`{shown(value)}` in the space of `{loc[-1]}`", document.value(at), caret=f"expected {wants}"
             )
-            raise _Refused
+            raise _AxisError
 
     def refuse(message: str) -> None:
         problems.add("E406", f"`{loc[-1]}`: {message}", document.value(here))
-        raise _Refused
+        raise _AxisError
 
     try:
         if kind in ("uniform", "log_uniform"):
@@ -58,7 +58,7 @@ def read_axis(
         if len({json.dumps(v, sort_keys=True) for v in values}) < len(values):
             refuse("the same value twice")
         return Finite(tuple(convert(v) for v in values))
-    except _Refused:
+    except _AxisError:
         return None
 
 
@@ -91,6 +91,6 @@ def _listed(given: Distribution, here: Loc, refuse: Callable[[str], None]) -> tu
             if steps.scale == "linear"
             else [steps.start, *(six_digits(math.exp(x)) for x in line[1:-1]), steps.stop]
         )
-        return values, [here] * len(values)
-    values = list(given.choice if given.choice is not None else given.grid or [])
+        return spaced, [here] * len(spaced)
+    values: list[Any] = list(given.choice if given.choice is not None else given.grid or [])
     return values, [(*here, i) for i in range(len(values))]

@@ -165,7 +165,7 @@ def _power(draft: Draft, claim: ClaimEntry, place: Place) -> None:
             f"dataset{'s' if strata > 1 else ''} is {smallest:.2g}, needed is {claim.alpha / family:.2g}",
             place,
             notes=[
-                f"alpha {claim.alpha:g}, Holm over the {family} claim{'s' if family > 1 else ''} of family `{claim.family}`"
+                f"alpha {claim.alpha:g}, Holm over {family} claim{'s' if family > 1 else ''} of family `{claim.family}`"
             ],
             help="more seeds",
         )

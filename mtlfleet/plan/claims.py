@@ -17,8 +17,8 @@ Scope = Literal["these_datasets", "datasets_like_these"]
 class Estimand:
     """The quantity a claim is about.
 
-    ``delta_m``: percent against in-study STL, flat mean over metrics; ``delta_p``: the same, mean within each task first;
-    ``metric``: one task's metric itself. The effect of a verdict is always printed as an improvement, positive = better.
+    ``delta_m``: percent against in-study STL, flat mean over metrics; ``delta_p``: mean within each task first;
+    ``metric``: one task's metric itself. The effect of a verdict is always printed as an improvement: positive = better.
     """
 
     kind: Literal["delta_m", "delta_p", "metric"] = "delta_m"
@@ -32,7 +32,7 @@ class Estimand:
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """What the method is compared with: the best of some methods, chosen per dataset on validation (one name: that one)."""
+    """What the method is compared with: the best of some methods, chosen per dataset on validation."""
 
     best_of: tuple[str, ...]
     chosen_on: Literal["validation"] = "validation"
@@ -59,7 +59,7 @@ class Claim:
     parity_reason: str = ""
 
     def registration(self, study_sha256: str) -> str:
-        """SHA-256 over the claim, the study's science and the protocol's version: what ``claims --lock`` writes down."""
+        """SHA-256 over the claim, the study's science and the protocol's version: as ``claims --lock`` writes it."""
         return digest({"claim": asdict(self), "study": study_sha256, "protocol": PROTOCOL_VERSION})
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Every diagnostic's code, with what it means, why it is refused and an example of the mend: ``mtlfleet explain CODE``."""
+"""Every diagnostic's code: what it means, why it is refused, an example; ``mtlfleet explain`` prints them."""
 
 from __future__ import annotations
 
@@ -22,67 +22,73 @@ CODES: Mapping[str, Explanation] = {
     ),
     "E101": Explanation(
         "not plain text",
-        "A study file is UTF-8 text without control characters. Bytes that are not text come from another encoding (UTF-16, "
-        "Latin-1), from a truncated copy, or from a file that is no study at all.",
+        "A study file is UTF-8 text without control characters. Bytes that are not text come from another "
+        "encoding (UTF-16, Latin-1), from a truncated copy, or from a file that is no study at all.",
         "iconv -f latin1 -t utf-8 old.yaml > study.yaml",
     ),
     "E102": Explanation(
         "not valid YAML",
-        "The file breaks off or is not YAML 1.2. The place is where the reader noticed, often just after the mistake: look for "
-        "an unclosed bracket or quote, a tab, or a line that is indented differently from its siblings.",
+        "The file breaks off or is not YAML 1.2. The place is where the reader noticed, often just after "
+        "the mistake: look for an unclosed bracket or quote, a tab, or a line that is indented differently "
+        "from its siblings.",
         "methods: {ls: {use: linear}}   # each { has its }",
     ),
     "E103": Explanation(
         "duplicate key",
-        "A map holds the same key twice. Many YAML readers keep the last one without a word, so that half of a study can vanish.",
+        "A map holds the same key twice. Many YAML readers keep the last one without a word, so that half "
+        "of a study can vanish.",
         "methods:\n  ls: {use: linear}\n  ls_half: {use: linear, params: {weights: [0.5, 0.5]}}",
     ),
     "E104": Explanation(
         "unknown key",
-        "The key is not one that this place accepts, usually a misspelling. It is refused rather than ignored: an ignored "
-        "hyper-parameter would be run with its default and reported under the name you gave.",
+        "The key is not one that this place accepts, usually a misspelling. It is refused rather than "
+        "ignored: an ignored hyper-parameter would be run with its default and reported under the name you "
+        "gave.",
         "cagrad: {use: cagrad, params: {c: 0.4}}   # mtlfleet methods show cagrad lists its parameters",
     ),
     "E105": Explanation(
         "wrong kind of value",
-        'The value is not of the type or in the range that the key takes. Types are strict: `3` is no text, `"3"` no number, '
-        "`300.0` no whole number.",
+        "The value is not of the type or in the range that the key takes. Types are strict: `3` is no text, "
+        '`"3"` no number, `300.0` no whole number.',
         "train: {lr: 1e-3, steps: 300}",
     ),
     "E106": Explanation(
         "missing key",
-        "A key without a default is not given. Seeds, training length and margins have none: nobody but you can choose them.",
+        "A key without a default is not given. Seeds, training length and margins have none: nobody but you "
+        "can choose them.",
         "seeds: {count: 8, base: 2026}",
     ),
     "E107": Explanation(
         "not plain data",
-        "YAML tags (`!!python/object`), directives and merge keys (`<<`) are refused. Tags can name code to run; merge keys are "
-        "not part of YAML 1.2 and readers disagree about them. Anchors and aliases work.",
+        "YAML tags (`!!python/object`), directives and merge keys (`<<`) are refused. Tags can name code to "
+        "run; merge keys are not part of YAML 1.2 and readers disagree about them. Anchors and aliases "
+        "work.",
         "a: &recipe {lr: 1e-3}\nb: *recipe",
     ),
     "E108": Explanation(
         "too large",
-        "A study file may have 1 MiB, 40 levels, 50,000 nodes after its aliases are written out, and 200 aliases. Real studies "
-        "stay far below; files above are mistakes or attacks.",
+        "A study file may have 1 MiB, 40 levels, 50,000 nodes after its aliases are written out, and 200 "
+        "aliases. Real studies stay far below; files above are mistakes or attacks.",
         "seeds: {count: 1000}   # instead of a list of a thousand",
     ),
     "E109": Explanation(
         "not an id",
-        "Names of studies, methods, datasets, architectures and claims become folder names, SQL values and figure labels, so "
-        "they are lower-case letters, digits, `-` and `_`, start with a letter or digit and have at most 63 characters. A study "
-        "has no `_`. Use `label:` for text that people read.",
+        "Names of studies, methods, datasets, architectures and claims become folder names, SQL values and "
+        "figure labels, so they are lower-case letters, digits, `-` and `_`, start with a letter or digit "
+        "and have at most 63 characters. A study has no `_`. Use `label:` for text that people read.",
         'cagrad: {use: cagrad, label: "CAGrad (ours)"}',
     ),
     "E110": Explanation(
         "environment variable",
-        "`${env:NAME}` is filled in only where a place on a machine is meant: `storage.root` and a dataset's parameters `root`, "
-        "`path`, `*_root`, `*_path`. Those never enter a trial's key. Elsewhere the same file would mean another study on "
-        "another machine. The variable has to be set.",
+        "`${env:NAME}` is filled in only where a place on a machine is meant: `storage.root` and a "
+        "dataset's parameters `root`, `path`, `*_root`, `*_path`. Those never enter a trial's key. "
+        "Elsewhere the same file would mean another study on another machine. The variable has to be set.",
         'storage: {root: "${env:RESULTS}/quickstart"}',
     ),
     "E111": Explanation(
         "not a finite number",
-        "Infinity and not-a-number have no place in a study: they cannot be compared, and no trial could be trained with them.",
+        "Infinity and not-a-number have no place in a study: they cannot be compared, and no trial could be "
+        "trained with them.",
         "train: {clip_norm: 1.0}   # leave clip_norm out for no clipping",
     ),
     "E112": Explanation(
@@ -97,16 +103,17 @@ CODES: Mapping[str, Explanation] = {
     ),
     "E201": Explanation(
         "unequal tuning budgets",
-        "A claim compares a method with a baseline that had another number of configurations to choose from. The best of twenty "
-        "draws beats the best of one without being better: with no true difference, such comparisons favour the side with more "
-        "draws. The baseline's number is the sum over `best_of`, because the choice among its members is a choice too. Give both "
-        "sides the same number (a common continuous axis does it), or waive parity with a reason, which the report prints.",
+        "A claim compares a method with a baseline that had another number of configurations to choose "
+        "from. The best of twenty draws beats the best of one without being better: with no true "
+        "difference, such comparisons favour the side with more draws. The baseline's number is the sum "
+        "over `best_of`, because the choice among its members is a choice too. Give both sides the same "
+        "number (a common continuous axis does it), or waive parity with a reason, which the report prints.",
         "search: {space: {train.lr: {log_uniform: [1e-3, 1e-2]}}, trials_per_method: 6, seeds: [901]}",
     ),
     "E202": Explanation(
         "a claim names what the study has not",
-        "The claim's method, baseline, datasets or architectures must be ids of this study, and `exclude` must leave their cells "
-        "in. A claim about cells that never run could not be judged.",
+        "The claim's method, baseline, datasets or architectures must be ids of this study, and `exclude` "
+        "must leave their cells in. A claim about cells that never run could not be judged.",
         "claims: [{id: c1, method: pcgrad, baseline: {best_of: [ls]}, margin: 0.5}]",
     ),
     "E203": Explanation(
@@ -116,14 +123,16 @@ CODES: Mapping[str, Explanation] = {
     ),
     "E204": Explanation(
         "no margin",
-        "The margin is the smallest effect worth claiming, in the estimand's unit, and must be positive. Without it a study can "
-        "only fail to find a difference; with it, it can show that there is none worth having.",
+        "The margin is the smallest effect worth claiming, in the estimand's unit, and must be positive. "
+        "Without it a study can only fail to find a difference; with it, it can show that there is none "
+        "worth having.",
         "margin: 0.5   # percentage points of delta_m",
     ),
     "E205": Explanation(
         "no single-task reference",
-        "delta_m and delta_p are percentages against single-task training in the same study. Published single-task numbers come "
-        "from other code and other tuning, so the runs must be here, on every dataset the claim is about.",
+        "delta_m and delta_p are percentages against single-task training in the same study. Published "
+        "single-task numbers come from other code and other tuning, so the runs must be here, on every "
+        "dataset the claim is about.",
         "methods: {stl: {use: stl}}",
     ),
     "E206": Explanation(
@@ -133,8 +142,8 @@ CODES: Mapping[str, Explanation] = {
     ),
     "E207": Explanation(
         "parity waived without a reason",
-        "`parity: waived` lets a claim stand although budgets differ. The report prints the reason beside the verdict, so there "
-        "has to be one.",
+        "`parity: waived` lets a claim stand although budgets differ. The report prints the reason beside "
+        "the verdict, so there has to be one.",
         "parity: waived\nparity_reason: the baseline has no hyper-parameter and its learning rate is published",
     ),
     "E208": Explanation(
@@ -144,20 +153,20 @@ CODES: Mapping[str, Explanation] = {
     ),
     "E209": Explanation(
         "a metric without direction",
-        "Some numbers are recorded but are not better when higher or lower (the training loss, the step that was selected). They "
-        "can be neither claimed nor selected on.",
+        "Some numbers are recorded but are not better when higher or lower (the training loss, the step "
+        "that was selected). They can be neither claimed nor selected on.",
         "estimand: {kind: metric, metric: left.accuracy}",
     ),
     "E301": Explanation(
         "unknown name",
-        "`use:` names nothing that ships with mtlfleet or that the study's plug-ins declare. Without `use:` the id itself is looked "
-        "up. `name@preset` chooses a source's convention.",
+        "`use:` names nothing that ships with mtlfleet or that the study's plug-ins declare. Without `use:` "
+        "the id itself is looked up. `name@preset` chooses a source's convention.",
         "cagrad: {use: cagrad@nash}   # mtlfleet methods list",
     ),
     "E303": Explanation(
         "plug-in not found",
-        "A plug-in is a file beside the study (./tilt.py) or an installed module (mylab.tilt). Nothing else is imported, and a "
-        "plug-in is only read, not run, while the study is validated.",
+        "A plug-in is a file beside the study (./tilt.py) or an installed module (mylab.tilt). Nothing else "
+        "is imported, and a plug-in is only read, not run, while the study is validated.",
         "plugins: [./tilt.py]",
     ),
     "E304": Explanation(
@@ -167,47 +176,52 @@ CODES: Mapping[str, Explanation] = {
     ),
     "E305": Explanation(
         "a dataset cannot be used",
-        "The dataset refused its parameters or could not find its files when asked for its facts (tasks, sizes, fingerprint).",
+        "The dataset refused its parameters or could not find its files when asked for its facts (tasks, "
+        "sizes, fingerprint).",
         "mtlfleet datasets show multidigits",
     ),
     "E306": Explanation(
         "a rule names what the study has not",
-        "exclude, include and overrides speak of this study's ids. A rule that matches nothing would be silently without effect.",
+        "exclude, include and overrides speak of this study's ids. A rule that matches nothing would be "
+        "silently without effect.",
         "exclude: [{method: stl, dataset: toy}]",
     ),
     "E401": Explanation(
         "tuning seed is a final seed",
-        "A configuration that was chosen because it did well with seed s looks better than it is with seed s. Judging it on the "
-        "same runs makes false findings likely, so the two lists must not overlap.",
+        "A configuration that was chosen because it did well with seed s looks better than it is with seed "
+        "s. Judging it on the same runs makes false findings likely, so the two lists must not overlap.",
         "seeds: {count: 8, base: 2026}\nsearch: {seeds: [901, 902], ...}",
     ),
     "E402": Explanation(
         "selection on the test split",
-        "Checkpoints and configurations are chosen on validation; the test split is read once per selected checkpoint, at the end. "
-        "Choosing the best epoch on test alone makes up differences where there are none.",
+        "Checkpoints and configurations are chosen on validation; the test split is read once per selected "
+        "checkpoint, at the end. Choosing the best epoch on test alone makes up differences where there are "
+        "none.",
         "select: left.accuracy",
     ),
     "E403": Explanation(
         "selection on an unknown metric",
-        "`select` is skill (mean over tasks, unit-free), delta_m, or a task.metric that every dataset of the study has.",
+        "`select` is skill (mean over tasks, unit-free), delta_m, or a task.metric that every dataset of "
+        "the study has.",
         "select: skill",
     ),
     "E404": Explanation(
         "weights and tasks differ in number",
-        "Static weights have one entry per task of the dataset they are used on. Use `exclude` to keep such a method to the "
-        "datasets it fits.",
+        "Static weights have one entry per task of the dataset they are used on. Use `exclude` to keep such "
+        "a method to the datasets it fits.",
         "ls: {use: linear, space: {weights: {simplex: {tasks: 2, points: 5}}}}",
     ),
     "E405": Explanation(
         "training length",
-        "Exactly one of steps and epochs says how long a trial trains; an epoch is ceil(train size / global batch) steps.",
+        "Exactly one of steps and epochs says how long a trial trains; an epoch is ceil(train size / global "
+        "batch) steps.",
         "train: {steps: 300}",
     ),
     "E406": Explanation(
         "search space",
-        "The distribution is empty, upside down or repeats a value, the axis cannot be searched, or it is also overridden. Common "
-        "axes are train.* and architecture.*; a method's own hyper-parameters stand in its own `space`. Training length is not "
-        "searched: every configuration gets the same compute.",
+        "The distribution is empty, upside down or repeats a value, the axis cannot be searched, or it is "
+        "also overridden. Common axes are train.* and architecture.*; a method's own hyper-parameters stand "
+        "in its own `space`. Training length is not searched: every configuration gets the same compute.",
         "space: {train.lr: {log_uniform: [1e-4, 1e-2]}, architecture.dropout: {choice: [0, 0.2]}}",
     ),
     "E407": Explanation(
@@ -222,14 +236,15 @@ CODES: Mapping[str, Explanation] = {
     ),
     "E409": Explanation(
         "GPUs per worker",
-        "Ranks of one data-parallel trial each need a GPU of their own; only single-worker trials can share one. More than one GPU "
-        "per worker comes in whole numbers.",
+        "Ranks of one data-parallel trial each need a GPU of their own; only single-worker trials can share "
+        "one. More than one GPU per worker comes in whole numbers.",
         "resources: {workers: 4, gpus_per_worker: 1}",
     ),
     "E410": Explanation(
         "a path that leads out",
-        "Plug-in files lie beside the study, and a relative storage.root stays below its folder: a study taken from elsewhere must "
-        "not read or write outside. An absolute storage.root is accepted. Object stores are not folders.",
+        "Plug-in files lie beside the study, and a relative storage.root stays below its folder: a study "
+        "taken from elsewhere must not read or write outside. An absolute storage.root is accepted. Object "
+        "stores are not folders.",
         "storage: {root: runs/quickstart}",
     ),
     "E411": Explanation(
@@ -244,31 +259,32 @@ CODES: Mapping[str, Explanation] = {
     ),
     "E413": Explanation(
         "two names for one configuration",
-        "Two ids contain the same configuration, so their runs would have the same key and one run would count for two arms. Drop "
-        "one, or take the shared value out of one of the spaces.",
+        "Two ids contain the same configuration, so their runs would have the same key and one run would "
+        "count for two arms. Drop one, or take the shared value out of one of the spaces.",
         "cagrad: {use: cagrad, space: {c: {choice: [0.2, 0.6]}}}\ncagrad-default: {use: cagrad, params: {c: 0.4}}",
     ),
     "W501": Explanation(
         "the design can never support the claim",
-        "The sign-flip test over n seeds on D datasets has no p-value below 2^-(nD). If that is more than alpha divided by the "
-        "family's number of claims, no outcome whatsoever can be significant.",
+        "The sign-flip test over n seeds on D datasets has no p-value below 2^-(nD). If that is more than "
+        "alpha divided by the family's number of claims, no outcome whatsoever can be significant.",
         "seeds: {count: 8}   # 2^-8 = 0.0039 on one dataset",
     ),
     "W502": Explanation(
         "few datasets for a general claim",
-        "`datasets_like_these` generalises to datasets that were not run; each dataset is one observation. Fewer than three "
-        "cannot answer, fewer than six answer weakly.",
+        "`datasets_like_these` generalises to datasets that were not run; each dataset is one observation. "
+        "Fewer than three cannot answer, fewer than six answer weakly.",
         "scope: these_datasets",
     ),
     "W503": Explanation(
         "fewer configurations than asked for",
-        "A method's whole space holds fewer distinct configurations than trials_per_method, so it is tuned less than the others.",
+        "A method's whole space holds fewer distinct configurations than trials_per_method, so it is tuned "
+        "less than the others.",
         "search: {space: {train.lr: {log_uniform: [1e-3, 1e-2]}}, trials_per_method: 6, seeds: [901]}",
     ),
     "W504": Explanation(
         "a plug-in's dataset is not looked into",
-        "validate runs no plug-in code, so what depends on the dataset's tasks (metrics of claims, lengths of weights) is checked "
-        "only by plan and launch, which import the dataset.",
+        "validate runs no plug-in code, so what depends on the dataset's tasks (metrics of claims, lengths "
+        "of weights) is checked only by plan and launch, which import the dataset.",
         "mtlfleet plan study.yaml",
     ),
 }

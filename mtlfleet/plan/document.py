@@ -25,8 +25,15 @@ Loc = tuple[str | int, ...]
 _CORE = "tag:yaml.org,2002:"
 
 
-class Unreadable(Exception):
+class ReadingError(Exception):
     """The file cannot be turned into data; the reason is already among the problems."""
+
+
+def has(data: Any, step: str | int) -> bool:
+    """Whether a map has this key or a list this index."""
+    if isinstance(data, list):
+        return isinstance(step, int) and step < len(data)
+    return isinstance(data, Mapping) and step in data
 
 
 @dataclass
@@ -56,19 +63,16 @@ class Document:
 
     def at(self, loc: Loc) -> Any:
         """The data at ``loc``, or None."""
-        here = self.data
+        here: Any = self.data
         for step in loc:
-            if (isinstance(here, Mapping) and step in here) or (
-                isinstance(here, list) and isinstance(step, int) and step < len(here)
-            ):
-                here = here[step]
-            else:
+            if not has(here, step):
                 return None
+            here = here[step]
         return here
 
 
 def read_document(path: Path, problems: Problems) -> Document:
-    """Read and parse one file. Raises Unreadable after adding what is wrong to ``problems``."""
+    """Read and parse one file. Raises ReadingError after adding what is wrong to ``problems``."""
     name = str(path)
     text = _text(path, name, problems)
     problems.source = text
@@ -79,10 +83,10 @@ def read_document(path: Path, problems: Problems) -> Document:
     except ReaderError as error:
         line, column = _line_column(text, int(error.position))
         problems.add("E101", f"control character {error.character!r} in a study file", Place(name, line, column))
-        raise Unreadable from None
+        raise ReadingError from None
     except MarkedYAMLError as error:
         _syntax(error, name, text, problems)
-        raise Unreadable from None
+        raise ReadingError from None
     except (YAMLError, ValueError, RecursionError, AssertionError, IndexError, AttributeError, TypeError) as error:
         # ruamel lets a few internal errors out on garbage; to the reader they are all "not YAML"
         problems.add(
@@ -90,12 +94,12 @@ def read_document(path: Path, problems: Problems) -> Document:
             f"not valid YAML: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
             Place(name, 1, 1),
         )
-        raise Unreadable from None
+        raise ReadingError from None
     if root is None:
         problems.add(
             "E102", "the study file is empty", Place(name, 1, 1), help="mtlfleet schema prints what belongs in it"
         )
-        raise Unreadable
+        raise ReadingError
     document.data = _Builder(document, problems).build(root, ())
     return document
 
@@ -105,14 +109,14 @@ def _text(path: Path, name: str, problems: Problems) -> str:
         size = path.stat().st_size
         if path.is_dir():
             problems.add("E100", f"{name} is a folder, expected a study file", None)
-            raise Unreadable
+            raise ReadingError
         if size > MAX_BYTES:
             problems.add("E108", f"the file has {size:,} bytes, at most {MAX_BYTES:,} are read", Place(name, 1, 1))
-            raise Unreadable
+            raise ReadingError
         raw = path.read_bytes()
     except OSError as error:
         problems.add("E100", f"cannot read {name}: {error.strerror or error}", None)
-        raise Unreadable from None
+        raise ReadingError from None
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -125,7 +129,7 @@ def _text(path: Path, name: str, problems: Problems) -> str:
             Place(name, line, column),
             notes=[f"byte 0x{raw[error.start]:02x} at offset {error.start}"],
         )
-        raise Unreadable from None
+        raise ReadingError from None
 
 
 def _line_column(text: str, offset: int) -> tuple[int, int]:
@@ -155,7 +159,7 @@ def _scan(name: str, text: str, problems: Problems) -> None:
         place = Place(name, mark.line + 1, mark.column + 1)
         if kind == "DocumentStartEvent" and (event.version not in (None, (1, 2)) or event.tags):
             problems.add("E107", "a study file is plain YAML 1.2: no %YAML or %TAG directives", place)
-            raise Unreadable
+            raise ReadingError
         if kind in ("ScalarEvent", "SequenceStartEvent", "MappingStartEvent", "AliasEvent"):
             nodes += 1
             aliases += kind == "AliasEvent"
@@ -163,7 +167,7 @@ def _scan(name: str, text: str, problems: Problems) -> None:
             problems.add(
                 "E107", f"YAML tag `{_short(str(event.tag))}` refused: a study file holds plain data only", place
             )
-            raise Unreadable
+            raise ReadingError
         depth += {"SequenceStartEvent": 1, "MappingStartEvent": 1, "SequenceEndEvent": -1, "MappingEndEvent": -1}.get(
             kind, 0
         )
@@ -174,7 +178,7 @@ def _scan(name: str, text: str, problems: Problems) -> None:
         ):
             if found > limit:
                 problems.add("E108", f"more than {limit:,} {what}", place)
-                raise Unreadable
+                raise ReadingError
 
 
 def _short(text: str) -> str:
@@ -200,7 +204,7 @@ class _Builder:
                 else f"aliases expand to more than {MAX_NODES:,} nodes"
             )
             self.problems.add("E108", what, place)
-            raise Unreadable
+            raise ReadingError
         if isinstance(node, ScalarNode):
             return self._scalar(node, place)
         self.open.add(id(node))

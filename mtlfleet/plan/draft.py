@@ -1,4 +1,4 @@
-"""A study on its way: names resolved against the catalogue, parameters completed, facts read. Mistakes go to ``problems``."""
+"""A study on its way: names resolved, parameters completed, facts read. Mistakes go to ``problems``."""
 
 from __future__ import annotations
 

@@ -19,8 +19,10 @@ _NAMES: Mapping[str, Any] = {
 }  # fmt: skip
 
 EXPECTED: Mapping[str, str] = {
-    "float_type": "a number", "float_parsing": "a number", "int_type": "a whole number", "int_parsing": "a whole number",
-    "int_from_float": "a whole number", "bool_type": "true or false", "bool_parsing": "true or false", "string_type": "text",
+    "float_type": "a number", "float_parsing": "a number", "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number", "bool_type": "true or false", "bool_parsing": "true or false",
+    "string_type": "text",
     "list_type": "a list", "tuple_type": "a list", "dict_type": "a map", "model_type": "a map",
     "model_attributes_type": "a map", "none_required": "null", "too_short": "at least {min_length} entries",
     "too_long": "at most {max_length} entries", "greater_than": "more than {gt}", "greater_than_equal": "at least {ge}",
@@ -29,7 +31,7 @@ EXPECTED: Mapping[str, str] = {
 }  # fmt: skip
 
 
-class _Foreign(Exception):
+class _ForeignError(Exception):
     """An annotation outside the small language; such a parameter accepts any value."""
 
 
@@ -49,7 +51,7 @@ def _evaluate(node: ast.expr) -> Any:
             return reduce(operator.or_, (_evaluate(left), _evaluate(right)))
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in ("Ge", "Gt", "Le", "Lt"):
             return _NAMES[name](*(_evaluate(a) for a in args))
-    raise _Foreign(ast.dump(node))
+    raise _ForeignError(ast.dump(node))
 
 
 @cache
@@ -58,12 +60,12 @@ def adapter(annotation: str) -> TypeAdapter[Any]:
     try:
         kind = _evaluate(ast.parse(annotation, mode="eval").body)
         return TypeAdapter(kind, config=ConfigDict(strict=True))
-    except (_Foreign, SyntaxError, TypeError, PydanticSchemaGenerationError):
+    except (_ForeignError, SyntaxError, TypeError, PydanticSchemaGenerationError):
         return TypeAdapter(Any)
 
 
 def coerce_with(kind: TypeAdapter[Any], value: Any) -> Any:
-    """``value`` as the type says: ``1`` for a float is ``1.0``, a list for a tuple is a tuple. Raises ValidationError."""
+    """``value`` as the type says: ``1`` for a float is ``1.0``, a list for a tuple is a tuple; else ValidationError."""
     return kind.validate_json(json.dumps(value), strict=True)
 
 

@@ -36,7 +36,13 @@ class Problems:
             self.found.append(new)
 
     def warn(
-        self, code: str, message: str, place: Place | None, *, notes: Iterable[str] = (), help: str | None = None
+        self,
+        code: str,
+        message: str,
+        place: Place | None,
+        *,
+        notes: Iterable[str] = (),
+        help: str | None = None,  # noqa: A002
     ) -> None:
         self.add(code, message, place, notes=notes, help=help, severity="warning")
 

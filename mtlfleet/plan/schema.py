@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import (
-    BeforeValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -75,16 +75,18 @@ class Distribution(Shape):
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
-    uniform: Pair | Absent = Field(None, description="[low, high]: a real number, evenly")
-    log_uniform: Pair | Absent = Field(None, description="[low, high] > 0: a real number, evenly in its logarithm")
-    choice: Values | Absent = Field(None, description="one of these values")
+    uniform: Pair | Absent = Field(default=None, description="[low, high]: a real number, evenly")
+    log_uniform: Pair | Absent = Field(
+        default=None, description="[low, high] > 0: a real number, evenly in its logarithm"
+    )
+    choice: Values | Absent = Field(default=None, description="one of these values")
     int_: Annotated[list[int], MinLen(2), MaxLen(2)] | Absent = Field(
-        None, alias="int", description="[low, high]: a whole number, ends included"
+        default=None, alias="int", description="[low, high]: a whole number, ends included"
     )
     grid: (
         Annotated[Annotated[Values, Tag("list")] | Annotated[Steps, Tag("points")], Discriminator(_grid_kind)] | Absent
-    ) = Field(None, description="these values in order, or {from, to, points, scale}")
-    simplex: Simplex | Absent = Field(None, description="static task weights spread over the simplex")
+    ) = Field(default=None, description="these values in order, or {from, to, points, scale}")
+    simplex: Simplex | Absent = Field(default=None, description="static task weights spread over the simplex")
 
     @model_validator(mode="after")
     def _one(self) -> Distribution:
@@ -97,14 +99,14 @@ class Citizen(Shape):
     """Something of the registry under the study's own name for it."""
 
     use: str | Absent = Field(
-        None, description="registry name, `name@preset` for a source's convention; default: the id"
+        default=None, description="registry name, `name@preset` for a source's convention; default: the id"
     )
-    params: Params = Field({}, description="hyper-parameters; what is left out takes the default")
-    label: Text | Absent = Field(None, description="free text, shown in the report")
+    params: Params = Field(default={}, description="hyper-parameters; what is left out takes the default")
+    label: Text | Absent = Field(default=None, description="free text, shown in the report")
 
 
 class MethodEntry(Citizen):
-    space: dict[str, Distribution] = Field({}, description="the method's own part of the search space")
+    space: dict[str, Distribution] = Field(default={}, description="the method's own part of the search space")
 
 
 class StrategyEntry(Shape):
@@ -126,23 +128,23 @@ def _seeds_kind(value: Any) -> str:
 SeedList = Annotated[list[Seed], MinLen(1), MaxLen(10_000)]
 Seeds = Annotated[Annotated[SeedList, Tag("list")] | Annotated[SeedRange, Tag("range")], Discriminator(_seeds_kind)]
 
+_RECIPE: dict[str, Any] = {
+    name: (hint, getattr(Recipe, name)) for name, hint in get_type_hints(Recipe, include_extras=True).items()
+}
 Train: Any = create_model(
-    "Train",
-    __base__=Shape,
-    __doc__="How every trial trains. Exactly one of steps and epochs.",
-    **{name: (hint, getattr(Recipe, name)) for name, hint in get_type_hints(Recipe, include_extras=True).items()},
+    "Train", __base__=Shape, __doc__="How every trial trains: steps or epochs, not both.", **_RECIPE
 )
 
 
 class Search(Shape):
     """Tuning, with the same chances for every method."""
 
-    space: dict[str, Distribution] = Field({}, description="common to all methods: train.*, architecture.*")
+    space: dict[str, Distribution] = Field(default={}, description="common to all methods: train.*, architecture.*")
     trials_per_method: Annotated[int, Ge(1), Le(10_000)] = Field(
         description="configurations per method, dataset and architecture"
     )
     seeds: SeedList = Field(description="tuning seeds; none of the study's final seeds")
-    select: str = Field("skill", description="skill, delta_m, or task.metric; always on the validation split")
+    select: str = Field(default="skill", description="skill, delta_m, or task.metric; always on the validation split")
 
 
 class CellRule(Shape):
@@ -172,7 +174,7 @@ class Override(Shape):
 
 class ResourcesEntry(Shape):
     workers: Annotated[int, Ge(1), Le(4096)] = Field(
-        1, description="data-parallel ranks per trial; part of every trial's key"
+        default=1, description="data-parallel ranks per trial; part of every trial's key"
     )
     cpus_per_worker: Annotated[float, Gt(0)] = 1.0
     gpus_per_worker: Annotated[float, Ge(0)] = 0.0
@@ -195,7 +197,7 @@ class BaselineEntry(Shape):
 
 class EstimandEntry(Shape):
     kind: Literal["delta_m", "delta_p", "metric"] = "delta_m"
-    metric: str | Absent = Field(None, description="task.metric, for kind: metric")
+    metric: str | Absent = Field(default=None, description="task.metric, for kind: metric")
 
 
 class ClaimEntry(Shape):
@@ -221,7 +223,9 @@ class ClaimEntry(Shape):
 
 
 class Storage(Shape):
-    root: str | Absent = Field(None, description="folder of the results; default runs/<study> beside the study file")
+    root: str | Absent = Field(
+        default=None, description="folder of the results; default runs/<study> beside the study file"
+    )
 
 
 class Report(Shape):
@@ -235,7 +239,7 @@ class StudyFile(Shape):
     study: Name
     title: Text = ""
     plugins: list[str] = Field(
-        [], description="files beside the study (./tilt.py) or dotted modules; nothing else is imported"
+        default=[], description="files beside the study (./tilt.py) or dotted modules; nothing else is imported"
     )
     methods: Annotated[dict[Id, MethodEntry], MinLen(1)]
     datasets: Annotated[dict[Id, Citizen], MinLen(1)]

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mtlfleet.errors import nearest
-from mtlfleet.plan.document import Document, Loc
+from mtlfleet.plan.document import Document, Loc, has
 from mtlfleet.plan.hyperparameters import expectation, shown
 from mtlfleet.plan.problems import Problems
 from mtlfleet.plan.schema import SCHEMA, StudyFile
@@ -24,8 +24,8 @@ _MAX_ROUNDS = 6
 
 
 def read_shape(document: Document, problems: Problems) -> Shaped | None:
-    """The study's models and the places that were wrong. Wrong parts are left out, so that later checks still run on the
-    rest; None when too little is left."""
+    """The study's models and the places that were wrong. Wrong parts are left out, so that later checks still run on
+    the rest; None when too little is left."""
     data = _expand(document, problems)
     if not isinstance(data, dict):
         problems.add(
@@ -74,7 +74,7 @@ class _Kept:
     def drop(self, data: Any, loc: Loc) -> None:
         here = data
         for step in loc[:-1]:
-            if not (isinstance(here, dict) and step in here) and not (isinstance(here, list) and step < len(here)):
+            if not has(here, step):
                 return
             here = here[step]
         if isinstance(here, dict):
@@ -102,7 +102,7 @@ class Shaped:
 
 
 def _expand(document: Document, problems: Problems) -> Any:
-    """A copy of the data with ``${env:NAME}`` filled in where a place on a machine is meant, refused everywhere else."""
+    """A copy of the data with ``${env:NAME}`` filled in where a path is meant, refused everywhere else."""
 
     def walk(value: Any, loc: Loc) -> Any:
         if isinstance(value, dict):
@@ -160,9 +160,7 @@ def _real(loc: Loc, data: Any, *, missing: bool) -> Loc:
     real: list[str | int] = []
     here = data
     for n, step in enumerate(loc):
-        if (isinstance(here, dict) and step in here) or (
-            isinstance(here, list) and isinstance(step, int) and step < len(here)
-        ):
+        if has(here, step):
             here = here[step]
         elif missing and n == len(loc) - 1:
             here = None

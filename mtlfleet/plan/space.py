@@ -1,9 +1,9 @@
 """Search spaces: a handful of distributions, and the i-th configuration as a pure function of its address.
 
-Configuration i of every method shares the common part of the space, so that methods are tuned on the same learning rates.
-Finite axes are walked in order when they fit into the budget, else drawn without replacement. Continuous axes follow
-Richtmyer's sequence: point i is frac(shift + i * sqrt(prime)), even at every length, so a larger budget keeps the earlier
-configurations (and their finished runs).
+Configuration i of every method shares the common part of the space, so that methods are tuned on the same learning
+rates. Finite axes are walked in order when they fit into the budget, else drawn without replacement. Continuous axes
+follow Richtmyer's sequence: point i is frac(shift + i * sqrt(prime)), even at every length, so a larger budget keeps
+the earlier points (and their finished runs).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Continuous:
     log: bool = False
 
     def at(self, u: float) -> float:
-        """The quantile at u in [0, 1), to six digits: the last bits of exp differ between machines, and values enter keys."""
+        """The quantile at u in [0, 1), to six digits: the last bits of exp differ between machines."""
         if self.log:
             value = math.exp(math.log(self.low) + u * (math.log(self.high) - math.log(self.low)))
         else:
@@ -56,11 +56,11 @@ Axis = Finite | Continuous
 
 @cache
 def simplex(tasks: int, points: int) -> tuple[tuple[float, ...], ...]:
-    """``points`` weight vectors inside the ``tasks``-simplex, the uniform one first, the others spread by maximin distance.
+    """``points`` weight vectors inside the ``tasks``-simplex: the uniform one, then others by maximin distance.
 
-    They are taken from the coarsest lattice of positive parts of m, m a multiple of ``tasks``, that has enough; none lies on
-    a face, where a task would be dropped. Where that lattice is too large (about ten tasks and more) the others are drawn
-    from the flat Dirichlet distribution.
+    They are taken from the coarsest lattice of positive parts of m, m a multiple of ``tasks``, that has enough; none
+    lies on a face, where a task would be dropped. Where that lattice is too large (about ten tasks and more) the others
+    are drawn from the flat Dirichlet distribution.
 
     >>> simplex(2, 3)
     ((0.5, 0.5), (0.25, 0.75), (0.75, 0.25))
@@ -128,7 +128,7 @@ class Space:
         return math.inf if self.continuous else self.points
 
     def order(self, budget: int, seed: int) -> tuple[int, ...]:
-        """Indices of the finite points to visit: all in order if they fit, else ``budget`` of them without replacement."""
+        """Indices of the finite points to visit: all if they fit, else ``budget`` of them, no two the same."""
         if self.points <= budget:
             return tuple(range(self.points))
         return tuple(_distinct(self.points, budget, seed, self.purpose))

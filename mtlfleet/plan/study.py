@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from mtlfleet.errors import Findings, StudyInvalid
 from mtlfleet.plan.claims import Baseline, Claim, Estimand
-from mtlfleet.plan.document import Unreadable, read_document
+from mtlfleet.plan.document import ReadingError, read_document
 from mtlfleet.plan.draft import Draft
 from mtlfleet.plan.grid import included
 from mtlfleet.plan.problems import Problems, render
@@ -79,8 +79,8 @@ class Study:
     def load(cls, path: Path | str) -> Study:
         """Read, check and complete a study file.
 
-        The facts of the study's datasets are read, which imports a dataset that comes from a plug-in; no other plug-in code
-        runs. Raises StudyInvalid with every mistake at once.
+        The facts of the study's datasets are read, which imports a dataset that comes from a plug-in; no other
+        plug-in code runs. Raises StudyInvalid with every mistake at once.
         """
         study, findings = _read(Path(path), import_plugins=True)
         if study is None:
@@ -103,7 +103,7 @@ class Study:
         return self.labels.get(method, method)
 
     def cells(self) -> tuple[Cell, ...]:
-        """Every cell, ordered by dataset and architecture (the shape of a trial), then as the methods stand in the file."""
+        """Every cell, by dataset and architecture (the shape of a trial), then as methods stand in the file."""
         return self._cells
 
     @cached_property
@@ -121,7 +121,7 @@ class Study:
         return tuple(found)
 
     def configs(self, cell: Cell) -> tuple[dict[str, Any], ...]:
-        """The candidate configurations of a cell, as ``{"train.lr": ..., "method.c": ...}``; ``({},)`` without a search.
+        """The candidates of a cell, as ``{"train.lr": ..., "method.c": ...}``; ``({},)`` without a search.
 
         The same number for every method, unless its whole space holds fewer (then a claim about it is refused).
         """
@@ -141,9 +141,17 @@ class Study:
         method, dataset, architecture, recipe = self._resolved(cell, index)
         tasks = (cell.task,) if cell.task != "*" else tuple(t.name for t in self.facts[cell.dataset].tasks)
         return Trial(
-            method=method, dataset=dataset, architecture=architecture, strategy=self.strategy, recipe=recipe, tasks=tasks,
-            seed=seed, phase=phase, world=self.resources.workers, config_index=index,
-        )  # fmt: skip
+            method=method,
+            dataset=dataset,
+            architecture=architecture,
+            strategy=self.strategy,
+            recipe=recipe,
+            tasks=tasks,
+            seed=seed,
+            phase=phase,
+            world=self.resources.workers,
+            config_index=index,
+        )
 
     def _resolved(self, cell: Cell, index: int) -> tuple[Spec, Spec, Spec, Recipe]:
         key = (cell[:3], index)
@@ -187,13 +195,13 @@ class Study:
         )
 
     def final_trials(self, selected: Mapping[Cell, int]) -> tuple[Trial, ...]:
-        """The final phase: each cell's chosen configuration x seed. Without a search every cell has just one; with one, cells
-        that are not in ``selected`` are left out."""
+        """The final phase: each cell's chosen configuration x seed. Without a search every cell has just one; with
+        one, cells that are not in ``selected`` are left out."""
         chosen = [(c, selected.get(c, None if self.searched else 0)) for c in self.cells()]
         return self._ordered([self.trial(c, i, s, "final") for s in self.seeds] for c, i in chosen if i is not None)
 
     def _ordered(self, columns: Iterable[Sequence[Trial]]) -> tuple[Trial, ...]:
-        """Trials of one shape together, within it round-robin over the cells, so that an early stop leaves all methods equal."""
+        """Trials of one shape together, within it round-robin over the cells: an early stop is fair."""
         shapes: dict[tuple[str, str], list[Sequence[Trial]]] = {}
         for column in columns:
             if column:
@@ -216,7 +224,7 @@ def _read(path: Path, *, import_plugins: bool) -> tuple[Study | None, Findings]:
     problems = Problems()
     try:
         document = read_document(path, problems)
-    except Unreadable:
+    except ReadingError:
         return None, problems.findings()
     shaped = read_shape(document, problems)
     if shaped is None:
@@ -269,8 +277,9 @@ def _claim(given: ClaimEntry) -> Claim:
         **values,
         baseline=Baseline(best_of=tuple(given.baseline.best_of or [str(given.baseline.method)])),
         estimand=Estimand(kind=given.estimand.kind, task=task or None, metric=metric or None),
-        datasets=tuple(given.datasets), architectures=tuple(given.architectures),
-    )  # fmt: skip
+        datasets=tuple(given.datasets),
+        architectures=tuple(given.architectures),
+    )
 
 
 def _assemble(draft: Draft) -> Study:
@@ -284,17 +293,33 @@ def _assemble(draft: Draft) -> Study:
         n: c.label for n, c in chain(file.methods.items(), file.datasets.items(), file.architectures.items()) if c.label
     }
     return Study(
-        name=file.study, path=draft.path, root=storage_root(draft.path, file.study, file.storage.root), title=title,
-        report_title=file.report.title or title, spec=_science(draft), methods=of("method", file.methods),
-        datasets=of("dataset", file.datasets), architectures=of("architecture", file.architectures),
-        strategy=specs["strategy", "strategy"], seeds=seeds_of(file.seeds),
-        tuning_seeds=tuple(search.seeds) if search else (), trials_per_method=search.trials_per_method if search else 1,
-        select=search.select if search else "skill", recipe=_recipe(file), resources=Resources(**file.resources.model_dump()),
-        claims=tuple(_claim(c) for c in file.claims), labels=labels, plugins=tuple(file.plugins), catalogue=draft.catalogue,
-        facts=draft.facts, warnings=draft.problems.findings(),
+        name=file.study,
+        path=draft.path,
+        root=storage_root(draft.path, file.study, file.storage.root),
+        title=title,
+        report_title=file.report.title or title,
+        spec=_science(draft),
+        methods=of("method", file.methods),
+        datasets=of("dataset", file.datasets),
+        architectures=of("architecture", file.architectures),
+        strategy=specs["strategy", "strategy"],
+        seeds=seeds_of(file.seeds),
+        tuning_seeds=tuple(search.seeds) if search else (),
+        trials_per_method=search.trials_per_method if search else 1,
+        select=search.select if search else "skill",
+        recipe=_recipe(file),
+        resources=Resources(**file.resources.model_dump()),
+        claims=tuple(_claim(c) for c in file.claims),
+        labels=labels,
+        plugins=tuple(file.plugins),
+        catalogue=draft.catalogue,
+        facts=draft.facts,
+        warnings=draft.problems.findings(),
         single_task_methods=frozenset(m for m in file.methods if draft.single_task(m)),
-        _file=file, _common=draft.common, _own=draft.own,
-    )  # fmt: skip
+        _file=file,
+        _common=draft.common,
+        _own=draft.own,
+    )
 
 
 def _recipe(file: StudyFile) -> Recipe:

@@ -55,8 +55,8 @@ class Task:
     ----------
     name:     ``[a-z0-9_]+``; its key in targets, predictions and SQL.
     outputs:  width of the head (classes, or regression targets).
-    kind:     chooses the loss: ``classification`` cross-entropy, ``binary`` logistic, ``regression`` mean squared error,
-              ``custom`` asks the dataset's own ``loss``.
+    kind:     chooses the loss: ``classification`` cross-entropy, ``binary`` logistic, ``regression`` mean squared
+              error, ``custom`` asks the dataset's own ``loss``.
     metrics:  names in ``METRICS``; the first is primary (checkpoint and configuration selection look at it).
     chance:   the primary metric of a predictor that ignores its input; what a diverged run is scored, at best.
     """
