@@ -93,6 +93,7 @@ class Evidence:
     registrations: tuple[Registration, ...] = ()
     title: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)  # of methods, datasets, architectures, for people
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "runs", tuple(sorted(self.runs, key=lambda run: tuple(map(repr, run.order)))))
@@ -100,6 +101,9 @@ class Evidence:
     @property
     def reference(self) -> str | None:
         return self.single_task[0] if self.single_task else None
+
+    def label(self, name: str) -> str:
+        return self.labels.get(name, name)
 
     def phase(self, phase: str) -> tuple[Run, ...]:
         return tuple(run for run in self.runs if run.phase == phase)

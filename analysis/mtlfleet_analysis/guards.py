@@ -83,10 +83,12 @@ def _different_seeds(evidence: Evidence, claim: Claim) -> str:
 
 
 def _unequal_tuning(evidence: Evidence, claim: Claim) -> str:
+    """Each baseline was tuned as much as the method, or all of them together were."""
     if claim.parity == "waived":
         return ""
     found = budgets(evidence, claim, places(evidence, claim))
-    if len({b.tuning_trials for b in found}) == 1:
+    mine, theirs = found[0].tuning_trials, [b.tuning_trials for b in found[1:]]
+    if mine == sum(theirs) or all(mine == count for count in theirs):
         return ""
     return "tuning trials differ: " + ", ".join(f"{b.method} {b.tuning_trials}" for b in found)
 

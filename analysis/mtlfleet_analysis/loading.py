@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mtlfleet.errors import StoreDamaged
@@ -29,6 +29,7 @@ class Asked:
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     claims: tuple[Claim, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Answers(Protocol):
@@ -52,13 +53,14 @@ WHERE study_id = ? AND final AND split IN ('val', 'test') AND task <> '*' GROUP 
 def asked_by(study: Study) -> Asked:
     return Asked(
         name=study.name,
-        title=study.title or study.name,
+        title=study.report_title or study.name,
         sha256=study.sha256,
         datasets=tuple(s.name for s in study.datasets),
         architectures=tuple(s.name for s in study.architectures),
         methods=tuple(s.name for s in study.methods),
         seeds=tuple(study.seeds),
         claims=tuple(study.claims),
+        labels=dict(study.labels),
     )
 
 
@@ -123,6 +125,7 @@ def from_store(study: Study | Asked, store: Store) -> Evidence:
         seeds=asked.seeds,
         single_task=tuple(m for m in asked.methods if m in single),
         registrations=tuple(_registrations(claim_locks(store.root, asked.name))),
+        labels=asked.labels,
         versions={"mtlfleet": versions[0]["mtlfleet_version"]} if versions else {},
     )
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from mtlfleet.plan.claims import PROTOCOL_VERSION, Claim
+from mtlfleet.plan.claims import Claim
+from mtlfleet.store import register_claim
 from mtlfleet_analysis.evidence import Evidence
 from mtlfleet_analysis.pairing import places
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Status = Literal["registered", "missing", "changed", "late"]
 
@@ -26,14 +31,20 @@ class Standing:
         return self.status == "registered"
 
 
-def lock_payload(claim: Claim, study_sha256: str) -> dict[str, Any]:
-    """What a lock writes down; equal for equal claims, so locking twice creates nothing."""
-    return {
-        "registration": claim.registration(study_sha256),
-        "claim": claim.to_dict(),
-        "study_sha256": study_sha256,
-        "protocol": PROTOCOL_VERSION,
-    }
+def lock(claims: Iterable[Claim], evidence: Evidence, root: Path) -> tuple[str, ...]:
+    """Register each claim whose newest registration is not the present one; gives their ids. Nothing is overwritten."""
+    newest = {r.claim_id: r.registration for r in sorted(evidence.registrations, key=lambda r: r.number)}
+    fresh = [c for c in claims if newest.get(c.id) != c.registration(evidence.sha256)]
+    started = sum(run.attempts > 0 for run in evidence.phase("final"))
+    for claim in fresh:
+        payload: dict[str, Any] = {
+            "registration": claim.registration(evidence.sha256),
+            "study_sha256": evidence.sha256,
+            "claim": claim.to_dict(),
+            "final_runs_before": started,
+        }
+        register_claim(root, evidence.study, claim.id, payload)
+    return tuple(claim.id for claim in fresh)
 
 
 def standing(evidence: Evidence, claim: Claim) -> Standing:

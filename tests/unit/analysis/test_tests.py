@@ -160,7 +160,7 @@ def test_bayesian_t_is_the_frequentist_one_read_backwards() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_adjustments_against_statsmodels(p: list[float]) -> None:
     assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
     assert benjamini_hochberg(p) == pytest.approx(multipletests(p, method="fdr_bh")[1])

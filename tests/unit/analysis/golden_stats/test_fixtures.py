@@ -73,7 +73,7 @@ def test_demsar_friedman_from_the_papers_ranks() -> None:
 
 
 def test_demsar_friedman_from_the_printed_table() -> None:
-    data, _, tolerances = fixture("demsar2006-friedman")
+    data, _, _tolerances = fixture("demsar2006-friedman")
     recomputed = FIXTURES["demsar2006-friedman"]["recomputed"]
     found = friedman_test(data["AUC"])
     assert found.mean_ranks == pytest.approx(recomputed["mean_ranks_from_rounded_table"], abs=1e-9)
