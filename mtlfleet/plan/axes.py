@@ -86,7 +86,7 @@ def _listed(given: Distribution, here: Loc, refuse: Callable[[str], None]) -> tu
         parts = [i / (steps.points - 1) for i in range(steps.points)]
         ends = (steps.start, steps.stop) if steps.scale == "linear" else (math.log(steps.start), math.log(steps.stop))
         line = [ends[0] * (1 - u) + ends[1] * u for u in parts]
-        values = (
+        spaced = (
             line
             if steps.scale == "linear"
             else [steps.start, *(six_digits(math.exp(x)) for x in line[1:-1]), steps.stop]

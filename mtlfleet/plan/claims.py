@@ -18,7 +18,7 @@ class Estimand:
     """The quantity a claim is about.
 
     ``delta_m``: percent against in-study STL, flat mean over metrics; ``delta_p``: mean within each task first;
-    ``metric``: one task's metric itself. The effect of a verdict is always printed as an improvement: positive = better.
+    ``metric``: one task's metric itself. A verdict prints its effect as an improvement: positive = better.
     """
 
     kind: Literal["delta_m", "delta_p", "metric"] = "delta_m"
