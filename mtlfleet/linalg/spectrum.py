@@ -31,13 +31,13 @@ def align(gram: Array, mode: str, tolerance: float) -> tuple[Array, int]:
     r"""B [K, K] with B J having all its non-zero singular values equal, and the rank that was kept.
 
     With G = V diag(l) V^T and the r eigenvalues above l_max K tolerance: :math:`B = \sqrt{s}\, V_r l_r^{-1/2} V_r^T`,
-    where s is the smallest, median or mean kept eigenvalue (``min``, ``median``, ``rmse``). Rank 0 gives B = I.
+    where s is the smallest, (lower) median or mean kept eigenvalue (``min``, ``median``, ``rmse``). Rank 0 gives B = I.
     """
     values, vectors = np.linalg.eigh(gram)
     kept = values > values[-1] * len(values) * tolerance
     if values[-1] <= 0 or not kept.any():
         return np.eye(len(values)), 0
     values, vectors = values[kept], vectors[:, kept]
-    scale = {"min": values[0], "median": float(np.median(values)), "rmse": float(values.mean())}[mode]
+    scale = {"min": values[0], "median": values[(len(values) - 1) // 2], "rmse": float(values.mean())}[mode]
     balance: Array = (vectors * np.sqrt(scale / values)) @ vectors.T
     return balance, len(values)

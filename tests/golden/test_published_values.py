@@ -1,0 +1,101 @@
+"""Weights computed once by hand or by independent solvers, for three small sets of gradients; six printed digits."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from mtlfleet import methods
+from mtlfleet.engine.gradients import Losses, Step
+
+F2 = torch.tensor([[1.0, 0.0], [-1.0, 1.0]], dtype=torch.float64)
+F3 = torch.tensor([[4.0, 0.0, 0.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 2.0]], dtype=torch.float64)
+FD = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]], dtype=torch.float64)
+
+THIRD = 1 / 3
+TABLE = [
+    ("sum", {}, (1, 1), (1, 1, 1), (1, 1)),
+    ("mgda", {}, (0.6, 0.4), (0.096774, 0.688172, 0.215054), (0.6, 0.4)),
+    ("pcgrad", {}, (2, 1.5), (1.25, 1, 1.8), (2.222222, 1.578947)),
+    ("upgrad", {}, (1, 0.75), (0.416667, 0.333333, 0.6), (1.111111, 0.789474)),
+    ("cagrad", {"c": 0.4}, (0.7, 0.5), (0.333333, 0.788753, 0.424417), (0.663299, 0.5)),
+    ("cagrad", {"c": 0.5}, (0.75, 0.5), (0.333333, 0.902608, 0.447188), (0.704124, 0.5)),
+    ("cagrad", {"c": 0}, (0.5, 0.5), (THIRD, THIRD, THIRD), (0.5, 0.5)),
+    ("imtl_g", {}, (0.585786, 0.414214), (0.2, 0.442229, 0.357771), (0.592330, 0.407670)),
+    ("nash_mtl", {"max_norm": None}, (1.847759, 1.306563), (0.336249, 1, 0.601501), (0.591461, 0.407071)),
+    (
+        "aligned_mtl",
+        {"preference": "mean"},
+        (0.552786, 0.414590),
+        (0.116449, 0.333333, 0.191799),
+        (0.559072, 0.408261),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "two", "three", "doc"), TABLE, ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_weights(name, params, two, three, doc) -> None:
+    for jacobian, expected in ((F2, two), (F3, three), (FD, doc)):
+        found = methods.weights(name, jacobian, **params)
+        assert found.tolist() == pytest.approx(expected, abs=6e-7)
+        torch.testing.assert_close(methods.combine(name, jacobian, **params), found @ jacobian)
+
+
+UPDATES = [
+    ("sum", {}, (0, 1)),
+    ("mgda", {}, (0.2, 0.4)),
+    ("pcgrad", {}, (0.5, 1.5)),
+    ("upgrad", {}, (0.25, 0.75)),
+    ("cagrad", {"c": 0.4}, (0.2, 0.5)),
+    ("cagrad", {"c": 0.5}, (0.25, 0.5)),
+    ("nash_mtl", {"max_norm": None}, (0.541196, 1.306563)),
+    ("aligned_mtl", {"preference": "mean"}, (0.138197, 0.414590)),
+]
+
+
+@pytest.mark.parametrize(("name", "params", "update"), UPDATES, ids=lambda v: v if isinstance(v, str) else "")
+def test_update(name, params, update) -> None:
+    assert methods.combine(name, F2, **params).tolist() == pytest.approx(update, abs=6e-7)
+
+
+def test_common_products_on_the_minimum_norm_point() -> None:
+    update = methods.combine("mgda", F3)
+    assert (F3 @ update).tolist() == pytest.approx([0.688172] * 3, abs=6e-7)
+    assert float(update @ update) == pytest.approx(0.688172, abs=6e-7)
+
+
+def test_loss_weightings_at_one_and_four() -> None:
+    losses = torch.tensor([1.0, 4.0], dtype=torch.float64)
+    assert methods.weights("si", F2, losses).tolist() == pytest.approx([1, 0.25])
+    uw = methods.build("uw")
+    state = uw.init(2)
+    assert float((0.5 * (torch.exp(-state.value) * losses + state.value)).sum()) == 2.5
+    decision = uw.weigh(Losses(losses), state, Step())
+    assert decision.weights.tolist() == [0.5, 0.5]
+    # Adam's first moment after one step is a tenth of the gradient: (0, -1.5)
+    assert (decision.state.first / 0.1).tolist() == pytest.approx([0, -1.5])
+
+
+def test_uncertainty_settles_at_the_logarithm_of_the_loss() -> None:
+    losses = Losses(torch.tensor([1.0, 4.0], dtype=torch.float64))
+    uw = methods.build("uw", lr_s=0.01)
+    state = uw.init(2)
+    for number in range(1000):
+        state = uw.weigh(losses, state, Step(number)).state
+    assert state.value.tolist() == pytest.approx([0, math.log(4)], abs=1e-3)
+    objective = float((0.5 * (torch.exp(-state.value) * losses + state.value)).sum())
+    assert objective == pytest.approx(1.693147, abs=1e-6)
+
+
+def test_dynamic_weights_for_ratios_a_half_and_one() -> None:
+    dwa = methods.build("dwa")
+    state = dwa.init(2)
+    for number, losses in enumerate([[1.0, 3.0], [3.0, 1.0], [0.5, 1.5], [1.5, 2.5]]):  # epoch means (2, 2), (1, 2)
+        found, state, _ = dwa.weigh(Losses(torch.tensor(losses, dtype=torch.float64)), state, Step(number, number // 2))
+        assert found.tolist() == [1, 1]
+    found, state, _ = dwa.weigh(Losses(torch.ones(2, dtype=torch.float64)), state, Step(4, 2))
+    assert found.tolist() == pytest.approx([0.875647, 1.124353], abs=6e-7)
