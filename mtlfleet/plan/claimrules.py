@@ -104,7 +104,11 @@ def _parity(draft: Draft, claim: ClaimEntry, loc: Loc, place: Place) -> None:
             caret="add `parity_reason:`",
         )
     members = baseline_of(claim)
-    if not draft.shaped.sound("search") or any(m not in draft.own for m in [claim.method, *members]):
+    if (
+        not draft.spaces_sound
+        or not draft.shaped.sound("search")
+        or any(m not in draft.own for m in [claim.method, *members])
+    ):
         return
     mine, theirs = _configurations(draft, claim.method), sum(_configurations(draft, m) for m in members)
     if mine != theirs and not waived:

@@ -47,10 +47,12 @@ class Document:
     values: dict[Loc, Place] = field(default_factory=dict)
 
     def key(self, loc: Loc) -> Place:
-        """Place of the key at ``loc``; of the nearest thing around it if there is none."""
+        """Place of the key at ``loc``; a list's entry has its first key's; else the nearest thing around it."""
         while loc and loc not in self.keys:
             if loc in self.values:
-                return self.values[loc]
+                entry = self.at(loc)
+                first = next(iter(entry), None) if isinstance(entry, dict) else None
+                return self.keys.get((*loc, first), self.values[loc]) if first is not None else self.values[loc]
             loc = loc[:-1]
         return self.keys.get(loc) or Place(self.name, 1, 1)
 

@@ -45,6 +45,7 @@ class Draft:
     facts: dict[str, Facts] = field(default_factory=dict)
     common: Space = field(default_factory=Space)
     own: dict[str, Space] = field(default_factory=dict)
+    spaces_sound: bool = True
 
     def ids(self, kind: str) -> list[str]:
         """Every id the file gives to things of a kind, sound or not."""
@@ -174,6 +175,7 @@ class Draft:
 
     def parameter(self, entry: Entry, key: str, loc: Loc) -> str | None:
         """The annotation of a parameter; None after saying that there is none."""
+        self.spaces_sound &= "space" not in loc or any(p.name == key for p in entry.parameters)
         for parameter in entry.parameters:
             if parameter.name == key:
                 return parameter.annotation
@@ -240,9 +242,11 @@ class Draft:
                 )
 
     def _axis(self, given: Distribution, kind: TypeAdapter[Any], loc: Loc) -> Axis | None:
-        return read_axis(
+        axis = read_axis(
             given, lambda v: complaint(kind, v), lambda v: coerce_with(kind, v), loc, self.document, self.problems
         )
+        self.spaces_sound &= axis is not None
+        return axis
 
     def _common_axis(self, key: str, given: Distribution, loc: Loc) -> Axis | None:
         scope, _, name = key.partition(".")
@@ -259,6 +263,7 @@ class Draft:
         known = [f"train.{n}" for n in SEARCHABLE]
         close = nearest(key, known)
         equal = scope == "train" and name in RECIPE_TYPES
+        self.spaces_sound = False
         self.problems.add(
             "E406",
             f"`{shown(key)}` cannot be searched",

@@ -97,7 +97,7 @@ def _search(draft: Draft) -> None:
         return
     if study.search is None:
         return
-    for name, own in draft.own.items():
+    for name, own in draft.own.items() if draft.spaces_sound else ():
         size = draft.common.size * own.size
         if size < study.search.trials_per_method and name in draft.ids("method"):
             problems.warn(
