@@ -3,26 +3,73 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mtlfleet.linalg.gram import Array, factor, norms, unit
-from mtlfleet.linalg.nnls import nonnegative_least_squares
+from mtlfleet.linalg.nnls import ROUNDING, nonnegative_least_squares
+
+ROUNDS = 12
 
 
 def project_rows(gram: Array) -> Array:
     r"""Each row's projection on {x : g_k x >= 0 for all k}, as combinations of the rows.
 
     Row i of the result is :math:`\arg\min_{v \ge e_i} v^T G v`; its combination J^T v is the projection of g_i. With
-    v = e_i + z this is non-negative least squares in z; unit rows are used inside, so norm ratios do not matter. A
-    row in conflict with none, and a zero row, is its own projection.
+    v = e_i + z this asks for z >= 0 with H (e_i + z) >= 0 and no entry positive in both; unit rows are used inside, so
+    norm ratios do not matter. A row in conflict with none, and a zero row, is its own projection.
 
     gram [K, K] -> [K, K].
     """
     size = norms(gram)
     cosines = unit(gram, size)
-    system = factor(cosines).T
-    result = np.eye(len(size))
-    for i in range(len(size)):
-        if size[i] > 0 and (cosines[i] < 0).any():
-            z = nonnegative_least_squares(system, -system[:, i]) * size[i]
-            result[i] += np.divide(z, size, out=np.zeros_like(z), where=size > 0)
+    added = np.zeros_like(cosines)
+    open_rows = np.flatnonzero((cosines < -ROUNDING).any(axis=1))
+    found, solved = _pivot(cosines, open_rows)
+    added[open_rows[solved]] = found[solved]
+    if not solved.all():
+        system = factor(cosines).T
+        for i in open_rows[~solved]:
+            added[i] = nonnegative_least_squares(system, -system[:, i])
+    inverse = np.divide(1.0, size, out=np.zeros_like(size), where=size > 0)
+    result: Array = np.eye(len(size)) + added * size[:, None] * inverse[None, :]
     return result
+
+
+def _pivot(cosines: Array, rows: NDArray[np.intp]) -> tuple[Array, NDArray[np.bool_]]:
+    """z for many rows at once by block principal pivoting, and for which of them it holds.
+
+    Guess where z is positive, solve, move every index that came out with the wrong sign to the other side, repeat. That
+    settles in a few rounds or not at all; what has not settled, or has with a nearly singular block, is left to others.
+    """
+    result = np.zeros((len(rows), len(cosines)))
+    solved = np.zeros(len(rows), dtype=bool)
+    waiting = np.arange(len(rows))
+    positive = cosines[rows] < -ROUNDING
+    for _ in range(ROUNDS):
+        if not len(waiting):
+            break
+        try:
+            z = _solve_blocks(cosines, positive, -cosines[rows[waiting]])
+        except np.linalg.LinAlgError:
+            break
+        products = cosines[rows[waiting]] + z @ cosines
+        slack = 10 * ROUNDING * (1.0 + np.abs(z).max(axis=1, keepdims=True))
+        wrong = np.where(positive, (z < 0) | (np.abs(products) > slack), products < -slack)
+        done = ~wrong.any(axis=1)
+        result[waiting[done]], solved[waiting[done]] = z[done], True
+        waiting, positive = waiting[~done], (positive ^ wrong)[~done]
+    return result, solved
+
+
+def _solve_blocks(cosines: Array, positive: NDArray[np.bool_], targets: Array) -> Array:
+    """Per row r: z with H[F, F] z[F] = targets[r, F] on F = positive[r], zero elsewhere; one batch, blocks padded."""
+    widest = max(int(positive.sum(axis=1).max()), 1)
+    members = np.argsort(~positive, axis=1, kind="stable")[:, :widest]
+    inside = np.take_along_axis(positive, members, axis=1)
+    blocks = cosines[members[:, :, None], members[:, None, :]] * (inside[:, :, None] & inside[:, None, :])
+    diagonal = np.arange(widest)
+    blocks[:, diagonal, diagonal] = 1.0  # H has a unit diagonal on F; padding becomes the identity
+    right = np.take_along_axis(targets, members, axis=1) * inside
+    z = np.zeros_like(targets)
+    np.put_along_axis(z, members, np.linalg.solve(blocks, right[:, :, None])[:, :, 0] * inside, axis=1)
+    return z

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
-from scipy.optimize import minimize
+from scipy.optimize import minimize, nnls
 
 from mtlfleet.linalg.barrier import LARGEST, bargain
 from mtlfleet.linalg.cone import project_rows
 from mtlfleet.linalg.gram import clip, factor, is_stationary, length, norms, unit
 from mtlfleet.linalg.maximin import worst_case_weights
 from mtlfleet.linalg.min_norm import frank_wolfe, min_norm_point
-from mtlfleet.linalg.nnls import nonnegative_least_squares
+from mtlfleet.linalg.nnls import _active_set, nonnegative_least_squares
 from mtlfleet.linalg.spectrum import align, equal_projections
 from mtlfleet.linalg.surgery import remove_conflicts
 
@@ -260,3 +260,24 @@ def test_dependent_columns_do_not_stall_least_squares() -> None:
         assert found.min() >= 0
         assert slope.min() >= -1e-9
         assert abs(found @ slope) <= 1e-9
+
+
+@MANY
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 2**32 - 1))
+def test_the_slower_least_squares_agrees_with_scipys(equations: int, columns: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    matrix, target = rng.normal(size=(equations, columns)), rng.normal(size=equations)
+    ours, theirs = _active_set(matrix, target), nnls(matrix, target)[0]
+    assert ours.min() >= 0
+    np.testing.assert_allclose(matrix @ ours, matrix @ theirs, atol=1e-9)
+
+
+@MANY
+@given(st.integers(2, 40), st.integers(0, 2**32 - 1), st.floats(0, 4))
+def test_orthogonal_up_to_rounding_is_no_conflict(tasks: int, seed: int, spread: float) -> None:
+    rng = np.random.default_rng(seed)
+    rows = np.linalg.qr(rng.normal(size=(tasks + 2, tasks)))[0].T * 10 ** rng.uniform(0, spread, size=(tasks, 1))
+    np.testing.assert_allclose(project_rows(rows @ rows.T), np.eye(tasks), atol=1e-8)
+    system = factor(unit(rows @ rows.T, np.linalg.norm(rows, axis=1))).T
+    for column in system.T:
+        np.testing.assert_allclose(nonnegative_least_squares(system, -column), 0, atol=1e-12)
