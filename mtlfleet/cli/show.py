@@ -59,7 +59,8 @@ def _report(found: Found) -> dict[str, Any]:
                 f"SELECT split, task, metric, value, n_nonfinite, step FROM final_metrics {where} ORDER BY ALL"
             ),
             "events": rows(
-                f"SELECT attempt, step, logged_at, level, kind, message FROM events {where} ORDER BY logged_at DESC LIMIT 20"
+                "SELECT attempt, step, logged_at, level, kind, message FROM events"
+                f" {where} ORDER BY logged_at DESC LIMIT 20"
             )[::-1],
         }  # fmt: skip
 

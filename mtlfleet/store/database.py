@@ -80,14 +80,22 @@ def load_segments(con: duckdb.DuckDBPyConnection, root: Path, segments: Sequence
             try:
                 con.execute(f'INSERT INTO "{table.base}" BY NAME {read_segments(root, table, part)}')
             except duckdb.Error as error:
-                raise StoreDamaged(
-                    f"a segment cannot be read: {first_line(error)}",
-                    notes=[
-                        f"among {len(part)} files of {table.name}, first {root / part[0].path}",
-                        "nothing was overwritten",
-                    ],
-                    help="restore the file from a backup, or delete its trial's folder and launch again",
-                ) from error
+                raise _unreadable(root, part, error) from error
+
+
+def _unreadable(root: Path, segments: Sequence[Segment], error: duckdb.Error) -> StoreDamaged:
+    """The error that names the damaged files among ``segments``."""
+    damaged = []
+    for segment in segments:
+        try:
+            duckdb.sql(f"SELECT count(COLUMNS(*)) FROM read_parquet({quoted(str(root / segment.path))})").fetchall()
+        except duckdb.Error:
+            damaged.append(str(root / segment.path))
+    return StoreDamaged(
+        f"{len(damaged)} segment{'s' if len(damaged) != 1 else ''} cannot be read: {first_line(error)}",
+        notes=[*damaged[:8], "nothing was overwritten"],
+        help="restore the files from a backup, or delete their trials' folders and launch again",
+    )
 
 
 def attempt_rows(root: Path, claims: Sequence[Claimed]) -> pa.Table:

@@ -161,7 +161,10 @@ class Ingester:
         return self._mirror_locks() or changed
 
     def _mirror_locks(self) -> bool:
-        rows = lock_rows(self.root, layout.names_of(self.root / "claims", "study"))
+        locked = layout.names_of(self.root / "claims", "study")
+        if not locked:
+            return False
+        rows = lock_rows(self.root, locked)
         found = self._con.execute("SELECT count(*) FROM claim_locks").fetchone()
         if found is not None and found[0] == rows.num_rows:  # registrations are only ever added
             return False

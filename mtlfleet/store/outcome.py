@@ -1,5 +1,4 @@
-"""A trial's last word, read straight from its files: what the launcher needs between two cells, without opening
-DuckDB."""
+"""A trial's last word, read straight from its files: what the launcher needs between two cells, without DuckDB."""
 
 from __future__ import annotations
 

@@ -121,7 +121,8 @@ def _load_attempts(con: duckdb.DuckDBPyConnection, root: Path, *, snapshot: bool
         con.execute("INSERT INTO attempts BY NAME SELECT * FROM snapshot.attempts WHERE ended_at IS NOT NULL")
         ended = set(con.execute("SELECT study_id, trial_id, attempt FROM attempts").fetchall())
     claims = [c for c in layout.list_claims(root) if (c.study, c.trial, c.attempt) not in ended]
-    insert(con, ATTEMPTS.base, attempt_rows(root, claims))
+    if claims:
+        insert(con, ATTEMPTS.base, attempt_rows(root, claims))
 
 
 def _load_documents(con: duckdb.DuckDBPyConnection, root: Path) -> None:
@@ -130,7 +131,8 @@ def _load_documents(con: duckdb.DuckDBPyConnection, root: Path) -> None:
             con.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM {document_rows(path)}')
             relative = path.relative_to(root).as_posix()
             con.execute("INSERT INTO documents VALUES (?, ?, ?)", [study, table, relative])
-    insert(con, MIRRORED_LOCKS.base, lock_rows(root, layout.names_of(root / "claims", "study")))
+    if locked := layout.names_of(root / "claims", "study"):
+        insert(con, MIRRORED_LOCKS.base, lock_rows(root, locked))
 
 
 def lock_down(con: duckdb.DuckDBPyConnection) -> None:

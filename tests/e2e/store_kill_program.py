@@ -1,0 +1,88 @@
+"""What the kill tests run in processes of their own: a writer of one trial, an ingester, and ways to break them on purpose."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+STEPS = 20
+EVERY = 5  # steps between checkpoints
+
+
+def value(trial: str, step: int) -> float:
+    """What the trial measures at a step, whoever runs it."""
+    return float(sum(map(ord, trial)) * 1000 + step)
+
+
+def work(root: Path, trial: str, mutant: str) -> None:
+    from mtlfleet.store import AttemptWriter, checkpoint_path, restorable
+    from mtlfleet.store.durable import failpoint
+
+    found = restorable(root, "kills", trial)
+    start = found.step if found else 0
+    writer = AttemptWriter.claim(
+        root, "kills", trial, restored_step=start, restored_checkpoint=str(found.path) if found else None, world_size=1
+    )
+    for step in range(start + 1, STEPS + 1):
+        writer.metric(step, step / STEPS, "train", "a", "loss", value(trial, step))
+        writer.step_metric(step, "a", "loss", value(trial, step))
+        failpoint("mid-step")
+        if step % 3 == 0:
+            writer.flush()
+        if step % EVERY == 0 and step < STEPS:
+            if mutant != "checkpoint-before-flush":
+                writer.flush()
+                failpoint("flushed-before-checkpoint")
+            target = checkpoint_path(root, "kills", trial, step, writer.attempt)
+            half = target.with_name(f".{target.name}.tmp-x")
+            half.mkdir(parents=True, exist_ok=True)
+            (half / "state").write_text(str(step))
+            failpoint("half-checkpoint")
+            half.rename(target)
+            failpoint("after-checkpoint-rename")
+            writer.flush()
+    writer.close("done", last_step=STEPS)
+
+
+def ingest(root: Path, mutant: str) -> None:
+    from mtlfleet.store import Ingester
+
+    spoil(mutant)
+    with Ingester(root) as ingester:
+        for _ in range(2):
+            ingester.run_once()
+            ingester.publish()
+
+
+def spoil(mutant: str) -> None:
+    """Break the store in this process, in one of the ways that the tests must notice."""
+    from mtlfleet.store import ingest as module
+    from mtlfleet.store import session
+
+    if mutant == "ledger-in-its-own-transaction":
+        load = module.load_segments
+
+        def load_and_commit(con: Any, *args: Any) -> None:
+            load(con, *args)
+            con.commit()
+            con.begin()
+
+        module.load_segments = load_and_commit  # type: ignore[assignment]
+    if mutant == "no-attempt-window":
+        create = module.create_views
+
+        def create_without_window(con: Any) -> None:
+            create(con)
+            con.execute("CREATE OR REPLACE VIEW metrics AS SELECT * FROM metrics_all")
+
+        module.create_views = create_without_window
+        session.create_views = create_without_window
+
+
+if __name__ == "__main__":
+    role, folder, name, broken = sys.argv[1:]
+    if role == "work":
+        work(Path(folder), name, broken)
+    else:
+        ingest(Path(folder), broken)

@@ -1,0 +1,131 @@
+"""The published file: what is in it, who can open it, and that it can always be made again."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import duckdb
+import pytest
+
+from mtlfleet.errors import EnvironmentProblem, StoreDamaged
+from mtlfleet.store import Ingester, Store, register_claim, write_document
+from mtlfleet.store.schema import ALL_TABLES
+
+VIEWS = ("final_metrics", "leaderboard", "delta_m", "best_trial_per_method", "progress", "budget", "trial_summary")
+
+
+def content(path: Path) -> dict[str, list[str]]:
+    with duckdb.connect(str(path), read_only=True) as con:
+        tables = [t.base for t in ALL_TABLES if t.name not in ("meta", "segments")] + list(VIEWS)
+        queries = {t: f'SELECT * FROM "{t}" ORDER BY ALL' for t in tables}
+        queries["segments"] = "SELECT * EXCLUDE (ingested_at) FROM segments ORDER BY ALL"
+        answers = {t: con.sql(query).to_arrow_table().to_pylist() for t, query in queries.items()}
+    return {t: [repr(row) for row in rows] for t, rows in answers.items()}  # repr: NaN equals NaN
+
+
+def test_rebuilding_gives_what_was_folded_in_bit_by_bit(make_study: Callable[..., Path], small: ModuleType) -> None:
+    root = make_study(skip=("ls0", "pcgrad1"))
+    with Ingester(root) as ingester:
+        assert ingester.run_once() > 0
+        assert ingester.run_once() == 0
+        small.write_trial(root, next(r for r in small.trial_rows() if r["trial_id"] == "ls0"))
+        register_claim(root, "s", "c1", {"registration": "abc"})
+        write_document(root, "s", "verdicts", [{"claim_id": "c1", "verdict": "supported", "detail": {"a": 1}}])
+        ingester.run_once()
+        small.write_trial(root, next(r for r in small.trial_rows() if r["trial_id"] == "pcgrad1"))
+        ingester.run_once()
+        incremental = content(ingester.publish())
+        ingester.rebuild()
+    assert content(root / "results.duckdb") == incremental
+    assert "'registration': 'abc'" in incremental["claim_locks"][0]
+    assert len(incremental["verdicts"]) == 1
+
+
+def test_the_file_is_read_only_and_opens_in_released_clients(make_study: Callable[..., Path]) -> None:
+    root = make_study()
+    with Ingester(root) as ingester:
+        path = ingester.publish()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o444
+    header = path.read_bytes()[:20]
+    assert header[8:12] == b"DUCK" and int.from_bytes(header[12:20], "little") == 68  # the format of DuckDB 1.5
+
+
+def test_every_table_and_column_says_what_it_is(make_study: Callable[..., Path]) -> None:
+    with Ingester(make_study()) as ingester:
+        path = ingester.publish()
+    with duckdb.connect(str(path), read_only=True) as con:
+        tables = con.execute("SELECT table_name FROM duckdb_tables() WHERE comment IS NULL").fetchall()
+        views = con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal AND comment IS NULL").fetchall()
+        columns = con.execute(
+            "SELECT c.table_name, c.column_name FROM duckdb_columns() c JOIN duckdb_tables() t USING (table_oid)"
+            " WHERE c.comment IS NULL"
+        ).fetchall()
+    assert (tables, views, columns) == ([], [], [])
+
+
+def test_a_reader_keeps_its_snapshot_while_others_are_published(
+    make_study: Callable[..., Path], small: ModuleType
+) -> None:
+    root = make_study(skip=("ls0",))
+    with Ingester(root) as ingester:
+        ingester.run_once()
+        reader = duckdb.connect(str(root / "results.duckdb"), read_only=True)
+        before = reader.execute("SELECT count(*) FROM metrics").fetchone()
+        small.write_trial(root, next(r for r in small.trial_rows() if r["trial_id"] == "ls0"))
+        ingester.run_once()
+        for _ in range(20):
+            ingester.publish()
+            assert reader.execute("SELECT count(*) FROM metrics").fetchone() == before
+        reader.close()
+    after = Store(root).rows("SELECT count(*) AS n FROM metrics")[0]["n"]
+    assert before is not None and after > before[0]
+
+
+def test_a_damaged_private_file_is_made_anew(make_study: Callable[..., Path]) -> None:
+    root = make_study()
+    with Ingester(root) as ingester:
+        ingester.run_once()
+    before = content(root / "results.duckdb")
+    work = root / ".work.duckdb"
+    for damage in (b"", b"not a database", work.read_bytes()[:5000]):
+        work.write_bytes(damage)
+        with Ingester(root) as ingester:
+            ingester.run_once()
+            ingester.publish()
+        assert content(root / "results.duckdb") == before
+
+
+def test_a_second_ingester_is_told_to_wait(make_study: Callable[..., Path]) -> None:
+    root = make_study()
+    with Ingester(root) as first:
+        with pytest.raises(EnvironmentProblem, match="another process"):
+            Ingester(root)
+        first.run_once()
+    with Ingester(root) as second:
+        assert second.run_once() == 0
+
+
+def test_a_torn_segment_is_named_and_nothing_is_lost(make_study: Callable[..., Path]) -> None:
+    root = make_study()
+    with Ingester(root) as ingester:
+        ingester.run_once()
+        before = content(ingester.publish())
+        folder = root / "segments/study=s/trial=ls0/attempt=1"
+        torn = folder / "metrics-000099.parquet"
+        torn.write_bytes((folder / "metrics-000001.parquet").read_bytes()[:-40])
+        with pytest.raises(StoreDamaged, match="1 segment cannot be read") as caught:
+            ingester.run_once()
+        assert str(torn) in caught.value.notes
+        assert content(ingester.publish()) == before
+        torn.unlink()
+        assert ingester.run_once() == 0
+
+
+def test_a_damaged_snapshot_is_reported_with_what_to_do(make_study: Callable[..., Path]) -> None:
+    root = make_study()
+    (root / "results.duckdb").write_bytes(b"garbage" * 1000)
+    with pytest.raises(StoreDamaged, match="cannot be opened"):
+        Store(root).sql("SELECT 1")
