@@ -88,7 +88,7 @@ def _unreadable(root: Path, segments: Sequence[Segment], error: duckdb.Error) ->
     damaged = []
     for segment in segments:
         try:
-            duckdb.sql(f"SELECT count(COLUMNS(*)) FROM read_parquet({quoted(str(root / segment.path))})").fetchall()
+            duckdb.execute(f"SELECT count(COLUMNS(*)) FROM read_parquet({quoted(str(root / segment.path))})").fetchall()
         except duckdb.Error:
             damaged.append(str(root / segment.path))
     return StoreDamaged(

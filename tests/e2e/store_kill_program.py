@@ -1,4 +1,4 @@
-"""What the kill tests run in processes of their own: a writer of one trial, an ingester, and ways to break them on purpose."""
+"""What the kill tests run in processes of their own: a writer, an ingester, and ways to break them on purpose."""
 
 from __future__ import annotations
 

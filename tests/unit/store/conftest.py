@@ -72,11 +72,8 @@ def write_trial(root: Path, row: dict[str, Any], *, spoil: tuple[str, str] | Non
 def write_documents(root: Path, rows: list[dict[str, Any]]) -> None:
     write_document(root, "s", "studies", [{"title": "a study", "spec": {"x": 1}, "spec_sha256": "1"}])
     write_document(root, "s", "trials", rows)
-    write_document(
-        root, "s", "task_defs",
-        [{"dataset": "d", "task": t, "kind": "classification", "outputs": 2, "primary_metric": "accuracy", "chance": 0.5}
-         for t in TASKS],
-    )  # fmt: skip
+    facts = {"dataset": "d", "kind": "classification", "outputs": 2, "primary_metric": "accuracy", "chance": 0.5}
+    write_document(root, "s", "task_defs", [{**facts, "task": task} for task in TASKS])
     defs = (("accuracy", "max", 1.0), ("error", "min", 0.0), ("loss", "none", 0.0))
     write_document(
         root, "s", "metric_defs",

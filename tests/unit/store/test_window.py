@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from mtlfleet.store import AttemptWriter, Ingester, Store
 
-# Each attempt: the step it restored, the steps it then wrote rows for, and how many of its later steps it writes only after the
-# next attempts were claimed (a zombie).
+# Each attempt: the step it restored, the steps it then wrote rows for, and how many of its later steps it writes only
+# after the next attempts were claimed (a zombie).
 attempts = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12), st.integers(0, 6)), min_size=1, max_size=5)
 
 
