@@ -39,21 +39,23 @@ def read_shape(document: Document, problems: Problems) -> Shaped | None:
             return Shaped(model, frozenset(bad), kept)
         except ValidationError as error:
             wrong = _distinct(error.errors(), data)
-        for here, details in sorted(wrong, key=_deepest_first):
+        drops: set[Loc] = set()
+        for here, details in wrong:
             loc = kept.original(here)
             if not any(loc[: len(b)] == b for b in bad):
                 _describe(loc, details, document, problems)
             bad.add(loc)
-            drop = here if details["type"] != "missing" else here[:-1]
-            if not drop:
-                return None
-            kept.drop(data, drop)
+            drops.add(here if details["type"] != "missing" else here[:-1])
+        if () in drops:
+            return None
+        for here in sorted(drops, key=_deepest_first):
+            kept.drop(data, here)
     return None
 
 
-def _deepest_first(item: tuple[Loc, ErrorDetails]) -> tuple[int, list[int]]:
+def _deepest_first(loc: Loc) -> tuple[int, list[int]]:
     """Parts go before the whole, later list entries before earlier ones: what is still to drop keeps its place."""
-    return -len(item[0]), [-s if isinstance(s, int) else 0 for s in item[0]]
+    return -len(loc), [-step if isinstance(step, int) else 0 for step in loc]
 
 
 class _Kept:

@@ -516,7 +516,7 @@ def test_plugin_code_is_not_run_by_a_check(study: Write) -> None:
     path = study(
         ("methods:", "plugins: [./tilt.py]\nmethods:"),
         ("use: cagrad", "use: tilt"),
-        ("use: synthetic_regression, params: {tasks: 2}", "use: mine"),
+        ("synthetic_regression, params: {tasks: 2}", "mine"),
     )
     findings = check(path)
     assert findings.errors == () and [d.code for d in findings.warnings] == ["W504"]
