@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
 
 from mtlfleet.plan.claims import Claim
-from mtlfleet_analysis.signflip import Floats, sign_flip_limits, sign_flip_test
+from mtlfleet_analysis.signflip import EXACT_UP_TO, FlipMeans, Floats, sign_flip_test
 
 Answer = Literal["supported", "refuted", "inconclusive", "invalid", "observed"]
 
@@ -32,20 +33,31 @@ class ShiftTest(Protocol):
 
 @dataclass(frozen=True)
 class FlipTest:
-    """The stratified sign-flip test of paired differences, shifted by theta."""
+    """The stratified sign-flip test of paired differences, shifted by theta.
+
+    Above 22 differences one set of random flips answers every shift, so p-values and limits agree with each other.
+    """
 
     differences: Floats
     strata: tuple[Hashable, ...]
     seed: int
 
+    @cached_property
+    def _flips(self) -> FlipMeans:
+        return FlipMeans.of(self.differences, self.strata, seed=self.seed)
+
     def above(self, theta: float) -> float:
-        return sign_flip_test(self.differences - theta, self.strata, "greater", seed=self.seed).p_value
+        if self.differences.size <= EXACT_UP_TO:
+            return sign_flip_test(self.differences - theta, self.strata, "greater").p_value
+        return self._flips.above(theta)
 
     def below(self, theta: float) -> float:
-        return sign_flip_test(self.differences - theta, self.strata, "less", seed=self.seed).p_value
+        if self.differences.size <= EXACT_UP_TO:
+            return sign_flip_test(self.differences - theta, self.strata, "less").p_value
+        return self._flips.below(theta)
 
     def limits(self, alpha: float) -> tuple[float, float]:
-        return sign_flip_limits(self.differences, self.strata, alpha, seed=self.seed)
+        return self._flips.limits(alpha)
 
     @classmethod
     def of(cls, differences: Sequence[float], strata: Sequence[Hashable], seed: int) -> FlipTest:

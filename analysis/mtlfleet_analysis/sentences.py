@@ -15,7 +15,7 @@ def number(value: float | None, digits: int = 3) -> str:
     """
     if value is None or not math.isfinite(value):
         return "n/a"
-    if value == 0:
+    if abs(value) < 1e-12:  # what is left of a sum that should be zero
         return "0"
     size = math.floor(math.log10(abs(value)))
     text = f"{value:.{max(0, digits - 1 - size)}f}" if -5 < size < 6 else f"{value:.{digits - 1}e}"
@@ -24,7 +24,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def signed(value: float | None, digits: int = 3) -> str:
     text = number(value, digits)
-    return f"+{text}" if value is not None and math.isfinite(value) and value > 0 else text
+    return f"+{text}" if text not in ("0", "n/a") and not text.startswith("−") else text
 
 
 def p_text(value: float | None) -> str:

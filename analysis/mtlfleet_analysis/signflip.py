@@ -131,33 +131,53 @@ def _signs(n: int, flips: int, seed: int) -> Iterator[Floats]:
         yield bits.astype(np.float64) * 2.0 - 1.0
 
 
-def sign_flip_limits(
-    differences: Sequence[float] | Floats,
-    strata: Sequence[Hashable],
-    alpha: float,
-    *,
-    seed: int = 0,
-    flips: int = FLIPS,
-) -> tuple[float, float]:
-    """One-sided (1 - alpha) limits (L, U) of the mean of stratum means: what the sign-flip test does not reject.
+@dataclass(frozen=True)
+class FlipMeans:
+    """The weighted mean of every flipped subset, which answers all shifts at once.
 
-    A flip of the subset F beats the shift t exactly if the weighted mean of F is at most t, so L is the
-    floor(alpha * N)-th smallest subset mean. Infinite where so few differences cannot reject at ``alpha``.
+    A flip of the subset F beats the shift t exactly if the weighted mean of F is at most t. ``empty``: drawn flips that
+    flip nothing and so always count; ``total``: how many flips there are, the identity included.
     """
-    d = checked(differences)
-    weights = weights_of(strata)
-    order = np.lexsort((weights, d))
-    d, weights = d[order], weights[order]
-    if d.size <= EXACT_UP_TO:
-        means, empty, total = _all_subset_means(d * weights, weights), 0, 2**d.size
-    else:
-        means, empty, total = *_drawn_subset_means(d * weights, weights, flips, seed), flips + 1
-    rank = int(np.floor(alpha * total + 1e-9)) - empty
-    if rank < 1 or rank > means.size:
-        return float("-inf"), float("inf")
-    low = float(np.partition(means, rank - 1)[rank - 1])
-    high = float(np.partition(means, means.size - rank)[means.size - rank])
-    return low, high
+
+    means: Floats
+    empty: int
+    total: int
+    slack: float
+
+    @classmethod
+    def of(
+        cls, differences: Sequence[float] | Floats, strata: Sequence[Hashable], *, seed: int = 0, flips: int = FLIPS
+    ) -> FlipMeans:
+        d, weights = checked(differences), weights_of(strata)
+        order = np.lexsort((weights, d))
+        d, weights = d[order], weights[order]
+        slack = 1e-12 * float(np.max(np.abs(d)))
+        if d.size <= EXACT_UP_TO:
+            return cls(_all_subset_means(d * weights, weights), 0, 2**d.size, slack)
+        means, empty = _drawn_subset_means(d * weights, weights, flips, seed)
+        return cls(means, empty, flips + 1, slack)
+
+    @property
+    def _always(self) -> int:
+        """Flips that count at every shift: the identity, and those that flip nothing."""
+        return 1 + self.empty
+
+    def above(self, theta: float) -> float:
+        """p-value of "the mean is at most theta"."""
+        return (self._always + int(np.count_nonzero(self.means <= theta + self.slack))) / self.total
+
+    def below(self, theta: float) -> float:
+        """p-value of "the mean is at least theta"."""
+        return (self._always + int(np.count_nonzero(self.means >= theta - self.slack))) / self.total
+
+    def limits(self, alpha: float) -> tuple[float, float]:
+        """One-sided (1 - alpha) limits (L, U): the shifts that are not rejected. Infinite where none can be."""
+        rank = int(np.floor(alpha * self.total + 1e-9)) - self.empty
+        if rank < 1 or rank > self.means.size:
+            return float("-inf"), float("inf")
+        low = float(np.partition(self.means, rank - 1)[rank - 1])
+        high = float(np.partition(self.means, self.means.size - rank)[self.means.size - rank])
+        return low, high
 
 
 def _all_subset_means(terms: Floats, weights: Floats) -> Floats:

@@ -1,0 +1,104 @@
+"""A claim's card."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from mtlfleet_analysis.evidence import Evidence
+from mtlfleet_analysis.report import claim_figures, queries
+from mtlfleet_analysis.report.palette import badge
+from mtlfleet_analysis.report.svg import draw
+from mtlfleet_analysis.sentences import number, p_text, short_unit, signed
+from mtlfleet_analysis.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing with the sentence that says what it shows."""
+
+    svg: Markup
+    caption: str
+
+
+def card(evidence: Evidence, verdict: Verdict, index: int) -> dict[str, Any]:
+    """One claim as the page shows it: chip, sentence, numbers, and the evidence folded away."""
+    glyph, look = badge(verdict.verdict, verdict.label)
+    unit = short_unit(verdict.unit)
+    has_interval = verdict.ci_low is not None and math.isfinite(verdict.ci_low)
+    measured = verdict.effect is not None
+    pairs = None
+    if measured:
+        drawing = draw(
+            claim_figures.paired_differences(verdict),
+            f"pairs{index}",
+            f"Paired differences of claim {verdict.claim_id}",
+        )
+        pairs = Figure(drawing, "Each dot is one seed: method minus baseline. The band is the margin.")
+    return {
+        "id": verdict.claim_id,
+        "anchor": f"claim-{index + 1}",
+        "glyph": glyph,
+        "look": look,
+        "verdict": verdict.title,
+        "fragile": verdict.fragile,
+        "question": verdict.claim.question
+        or f"{evidence.label(verdict.claim.method)} against {' / '.join(verdict.claim.baseline.best_of)}",
+        "sentence": verdict.sentence,
+        "guards": [g.partition(": ") for g in verdict.guards],
+        "measured": measured,
+        "effect": signed(verdict.effect),
+        "unit": unit,
+        "ci": f"[{number(verdict.ci_low)}, {number(verdict.ci_high)}]" if has_interval else "one seed per dataset",
+        "p": p_text(verdict.p_value).removeprefix("p ").removeprefix("= "),
+        "p_adjusted": p_text(verdict.p_adjusted).removeprefix("p ").removeprefix("= "),
+        "adjustment": "BH" if verdict.verdict == "observed" else "Holm",
+        "power": "n/a" if verdict.power is None else f"{verdict.power:.2f}",
+        "facts": _facts(verdict),
+        "choices": _choices(verdict),
+        "pairs": pairs,
+        "sql": queries.of_claim(evidence.study, verdict.claim),
+    }
+
+
+def _facts(verdict: Verdict) -> list[tuple[str, str]]:
+    claim, detail = verdict.claim, verdict.detail
+    budget, failures = detail["budget"], detail["failures"]
+    asked = f"{claim.alternative.replace('_', ' ')}, margin {number(claim.margin)}"
+    tuned = ", ".join(f"{m} {n}" for m, n in budget["tuning_trials"].items())
+    rows = [
+        (
+            "claim",
+            f"{asked}, α {number(claim.alpha)}, family {claim.family} of {detail['family_size']}",
+        ),
+        ("scope", "these datasets" if claim.scope == "these_datasets" else "datasets like these"),
+        ("registration", detail["standing"]["note"]),
+        ("pairs", ", ".join(f"{d} {n}" for d, n in detail["pairs_per_dataset"].items()) or "none"),
+        ("seed correlation ρ", number(detail["rho"], 2)),
+        ("failures scored worst", f"{failures['method']} method, {failures['baseline']} baseline"),
+        ("tuning runs", f"{tuned} (ratio {number(budget['tuning_ratio'], 2)})"),
+        ("device time ratio", number(budget["device_ratio"], 2)),
+    ]
+    if "limits" in detail:
+        low, high = detail["limits"]
+        rows.append((f"one-sided limits at {number(detail['level'], 2)}", f"{number(low)} … {number(high)}"))
+    if verdict.seeds_needed is not None:
+        rows.append(("seeds for power 0.8", f"{verdict.seeds_needed} (now {detail['seeds']})"))
+    if claim.parity == "waived":
+        rows.append(("parity waived", claim.parity_reason or "no reason given"))
+    return [*rows, ("hash", verdict.sha256[:16])]
+
+
+def _choices(verdict: Verdict) -> list[dict[str, str]]:
+    return [
+        {
+            "place": f"{c['dataset']} · {c['architecture']}",
+            "baseline": c["baseline"] or "not chosen",
+            "scores": ", ".join(f"{m} {signed(s)}" for m, s in c["scores"].items()),
+        }
+        for c in verdict.detail["choices"]
+        if c["scores"]
+    ]

@@ -1,0 +1,191 @@
+"""Figures about methods, as Vega-Lite specifications: plain data, one function each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mtlfleet_analysis.readings import Change, Tradeoff
+from mtlfleet_analysis.report.palette import BLUE, INK, METHODS, MUTED, ORANGE, PAPER
+from mtlfleet_analysis.report.vega import Spec, extent, spec
+
+
+def method_colours(methods: Sequence[str]) -> Spec:
+    return {"domain": list(methods), "range": [METHODS[i % len(METHODS)] for i in range(len(methods))]}
+
+
+def pareto(tradeoff: Tradeoff, methods: Sequence[str], title: str) -> Spec:
+    """Two tasks, validation: the sweep's configurations joined, each method's seeds and their mean; up-right is better."""
+    (x_task, x_metric), (y_task, y_metric) = tradeoff.tasks
+    rows = [{"method": p.method, "kind": p.kind, "x": p.values[0], "y": p.values[1]} for p in tradeoff.points]
+    shown = [m for m in methods if any(r["method"] == m for r in rows)]
+    colour = {
+        "field": "method",
+        "type": "nominal",
+        "scale": method_colours(shown),
+        "legend": {"title": None, "orient": "bottom", "columns": 4, "symbolType": "circle", "symbolOpacity": 1},
+    }
+
+    def axis(index: int, field: str, task: str, metric: str) -> Spec:
+        domain = extent([r[field] for r in rows])
+        better = "higher" if tradeoff.up[index] else "lower"
+        return {
+            "field": field,
+            "type": "quantitative",
+            "scale": {"domain": domain, "nice": False, "zero": False, "reverse": not tradeoff.up[index]},
+            "axis": {
+                "title": f"{task} {metric} ({better} is better)",
+                "tickCount": 5,
+                "format": ".3~g",
+                "gridOpacity": 0.6,
+            },
+        }
+
+    x, y = axis(0, "x", x_task, x_metric), axis(1, "y", y_task, y_metric)
+    at = {"x": x, "y": y, "color": colour}
+    return spec(
+        title=title,
+        data={"values": rows},
+        width=330,
+        height=260,
+        layer=[
+            {
+                "transform": [{"filter": "datum.kind == 'sweep'"}],
+                "mark": {
+                    "type": "line",
+                    "strokeWidth": 1.5,
+                    "opacity": 0.7,
+                    "point": {"size": 26, "filled": False, "fill": PAPER},
+                },
+                "encoding": {**at, "order": {"field": "x"}},
+            },
+            {
+                "transform": [{"filter": "datum.kind == 'seed'"}],
+                "mark": {"type": "point", "shape": "cross", "filled": True, "size": 30, "opacity": 0.45},
+                "encoding": at,
+            },
+            {
+                "transform": [{"filter": "datum.kind == 'mean'"}],
+                "mark": {
+                    "type": "point",
+                    "filled": True,
+                    "size": 120,
+                    "opacity": 1,
+                    "stroke": PAPER,
+                    "strokeWidth": 1.2,
+                },
+                "encoding": at,
+            },
+        ],
+    )
+
+
+def parallel(tradeoff: Tradeoff, methods: Sequence[str], title: str) -> Spec:
+    """More than two tasks: each task's primary metric scaled to the best and worst mean; up is better."""
+    means = [p for p in tradeoff.points if p.kind == "mean"]
+    columns = list(zip(*(p.values for p in means), strict=True))
+    rows = []
+    for p in means:
+        for i, (task, metric) in enumerate(tradeoff.tasks):
+            low, high = min(columns[i]), max(columns[i])
+            share = (p.values[i] - low) / (high - low) if high > low else 0.5
+            rows.append(
+                {"method": p.method, "task": f"{task} {metric}", "height": share if tradeoff.up[i] else 1 - share}
+            )
+    shown = [m for m in methods if any(p.method == m for p in means)]
+    y = {
+        "field": "height",
+        "type": "quantitative",
+        "scale": {"domain": [0, 1]},
+        "axis": {"title": "worst mean → best mean", "values": [0, 0.5, 1], "labels": False, "gridOpacity": 0.6},
+    }
+    x = {"field": "task", "type": "nominal", "sort": None, "axis": {"title": None, "labelAngle": 0, "grid": True}}
+    colour = {
+        "field": "method",
+        "type": "nominal",
+        "scale": method_colours(shown),
+        "legend": {"title": None, "orient": "bottom", "columns": 4},
+    }
+    return spec(
+        title=title,
+        data={"values": rows},
+        width=max(330, 110 * len(tradeoff.tasks)),
+        height=240,
+        encoding={"x": x, "y": y, "color": colour},
+        layer=[
+            {"mark": {"type": "line", "strokeWidth": 2, "opacity": 0.85}},
+            {"mark": {"type": "point", "filled": True, "size": 60, "opacity": 1}},
+        ],
+    )
+
+
+def _signed(value: float) -> str:
+    text = f"{value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+
+
+def heat(changes: Sequence[Change], methods: Sequence[str], title: str) -> Spec:
+    """Signed percent against single-task learning, a column a task and metric; pale where the interval covers zero."""
+    top = max((abs(c.mean) for c in changes), default=1.0) or 1.0
+    rows = [
+        {
+            "method": c.method,
+            "column": f"{c.task} {c.metric}",
+            "text": _signed(c.mean),
+            "value": c.mean,
+            "sure": 1 if c.sure else 0,
+        }
+        for c in changes
+    ]
+    columns = list(dict.fromkeys(r["column"] for r in rows))
+    x = {
+        "field": "column",
+        "type": "nominal",
+        "sort": columns,
+        "axis": {
+            "title": None,
+            "orient": "top",
+            "labelAngle": -30,
+            "labelAlign": "left",
+            "domain": False,
+            "ticks": False,
+        },
+    }
+    y = {
+        "field": "method",
+        "type": "nominal",
+        "sort": list(methods),
+        "axis": {"title": None, "domain": False, "ticks": False, "labelColor": INK},
+    }
+    return spec(
+        title=title,
+        data={"values": rows},
+        width={"step": 74},
+        height={"step": 30},
+        encoding={"x": x, "y": y},
+        layer=[
+            {
+                "mark": {"type": "rect", "stroke": PAPER, "strokeWidth": 2, "cornerRadius": 3},
+                "encoding": {
+                    "color": {
+                        "field": "value",
+                        "type": "quantitative",
+                        "legend": None,
+                        "scale": {"domain": [-top, 0, top], "range": [ORANGE, "#c9ced6", BLUE], "interpolate": "lab"},
+                    },
+                    "opacity": {
+                        "field": "sure",
+                        "type": "quantitative",
+                        "legend": None,
+                        "scale": {"domain": [0, 1], "range": [0.18, 0.62]},
+                    },
+                },
+            },
+            {
+                "mark": {"type": "text", "fontSize": 12},
+                "encoding": {
+                    "text": {"field": "text"},
+                    "color": {"condition": {"test": "datum.sure == 1", "value": INK}, "value": MUTED},
+                },
+            },
+        ],
+    )

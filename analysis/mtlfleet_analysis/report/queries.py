@@ -1,0 +1,59 @@
+"""The SQL behind each number of the report, ready to paste after ``mtlfleet sql STUDY``."""
+
+from __future__ import annotations
+
+from mtlfleet.plan.claims import Claim
+
+
+def quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def of_claim(study: str, claim: Claim) -> str:
+    """The verdict, and the runs it was made from."""
+    names = ", ".join(quoted(m) for m in (claim.method, *claim.baseline.best_of))
+    verdict = f"SELECT * FROM verdicts\nWHERE study_id = {quoted(study)} AND claim_id = {quoted(claim.id)};"
+    where = f"study_id = {quoted(study)} AND method IN ({names})"
+    if claim.estimand.kind == "metric":
+        task, metric = quoted(str(claim.estimand.task)), quoted(str(claim.estimand.metric))
+        runs = (
+            "SELECT dataset, architecture, seed, method, value FROM final_metrics\n"
+            f"WHERE {where}\n  AND phase = 'final' AND split = 'test' AND task = {task} AND metric = {metric}\n"
+            "ORDER BY ALL;"
+        )
+    else:
+        column = "delta_m_pct" if claim.estimand.kind == "delta_m" else "delta_p_pct"
+        sign = "-" if column == "delta_m_pct" else ""
+        runs = (
+            f"SELECT dataset, architecture, seed, method, {sign}{column} AS improvement, complete FROM delta_m\n"
+            f"WHERE {where}\nORDER BY ALL;"
+        )
+    return f"{verdict}\n\n{runs}"
+
+
+def leaderboard(study: str) -> str:
+    return (
+        "SELECT method, dataset, architecture, n_seeds, -mean AS improvement, ci95, n_failed, n_diverged\nFROM leaderboard "
+        f"WHERE study_id = {quoted(study)} AND metric = 'delta_m_pct' ORDER BY dataset, architecture, mean;"
+    )
+
+
+def failures(study: str) -> str:
+    return (
+        "SELECT state, label, exit_reason FROM trial_summary\n"
+        f"WHERE study_id = {quoted(study)} AND state <> 'done' ORDER BY ALL;"
+    )
+
+
+def budget(study: str) -> str:
+    return (
+        "SELECT method, phase, sum(trials) AS trials, sum(device_s) AS device_s FROM budget\n"
+        f"WHERE study_id = {quoted(study)} GROUP BY ALL ORDER BY ALL;"
+    )
+
+
+def trials(study: str) -> str:
+    return (
+        "SELECT trial_id, label, state, params FROM trial_summary\n"
+        f"WHERE study_id = {quoted(study)} AND phase = 'final' ORDER BY label;"
+    )
