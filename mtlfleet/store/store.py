@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import duckdb
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from mtlfleet.errors import EnvironmentProblem, QueryFailed, UsageError
 from mtlfleet.store import layout
 from mtlfleet.store.freshness import Freshness
-from mtlfleet.store.session import attach_live, fetch, lock_down
+
+if TYPE_CHECKING:  # DuckDB and Arrow are imported when a session opens: finding a store must stay instant
+    import duckdb
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,10 @@ class Store:
     @contextmanager
     def session(self, *, use_snapshot: bool = True) -> Iterator[Session]:
         """One consistent state for several queries: everything flushed up to now, and nothing later."""
+        import duckdb
+
+        from mtlfleet.store.session import attach_live, lock_down
+
         con = duckdb.connect(":memory:")
         try:
             freshness = attach_live(con, self.root, use_snapshot=use_snapshot)
@@ -76,6 +80,10 @@ class Session:
         self.freshness = freshness
 
     def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
+        import duckdb
+
+        from mtlfleet.store.session import fetch
+
         try:
             return fetch(self.con, query, params)
         except duckdb.Error as error:
@@ -83,6 +91,8 @@ class Session:
 
     def stream(self, query: str, params: Mapping[str, Any] | None = None) -> pa.RecordBatchReader:
         """The answer in batches, for what may not fit into memory."""
+        import duckdb
+
         try:
             return self.con.sql(query, params=params).to_arrow_reader(65_536)
         except duckdb.Error as error:

@@ -44,7 +44,7 @@ def program() -> ModuleType:
 
 
 def run(role: str, root: Path, trial: str, mutant: str, point: str = "", nth: int = 1) -> bool:
-    """Run a process that kills itself at ``point``. Returns whether it did; anything else but success fails the test."""
+    """Run a process that kills itself at ``point``. Returns whether it did; else it must succeed."""
     environment = {**os.environ, "MTLFLEET_FAILPOINT": f"{point}:{nth}" if point else ""}
     command = [sys.executable, str(PROGRAM), role, str(root), trial, mutant or "none"]
     found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
