@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, MutableMapping
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module, metadata
 from typing import Any
 
 import click
 
 from mtlfleet.cli import failure, output
-from mtlfleet.errors import FleetError, nearest
+from mtlfleet.errors import UsageError, nearest
 
 HELP: Mapping[str, str] = {
     "launch": "Run what a study still lacks, then judge its claims.",
@@ -83,8 +82,8 @@ def versions() -> dict[str, str]:
     found: MutableMapping[str, str] = {}
     for package in ("mtlfleet", *_REPORTED):
         try:
-            found[package] = version(package)
-        except PackageNotFoundError:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
             found[package] = "not installed"
     if found["mtlfleet"] == "not installed":
         from mtlfleet import __version__
@@ -117,10 +116,4 @@ def main(folder: str | None, color: str, verbose: int) -> None:
         try:
             os.chdir(folder)
         except OSError as error:
-            raise _no_folder(folder, error) from None
-
-
-def _no_folder(folder: str, error: OSError) -> FleetError:
-    from mtlfleet.errors import UsageError
-
-    return UsageError(f"cannot work in {output.printable(folder)}: {error.strerror}")
+            raise UsageError(f"cannot work in {output.printable(folder)}: {error.strerror}") from None
