@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mtlfleet.errors import StoreDamaged
 from mtlfleet.plan.claims import Baseline, Claim, Estimand
 from mtlfleet.plan.tasks import Metric
-from mtlfleet.store import claim_locks
+from mtlfleet.store import claim_locks, write_document
 from mtlfleet_analysis.evidence import Evidence, Registration, Run, TaskFact
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mtlfleet.plan import Study
     from mtlfleet.store import Store
+    from mtlfleet_analysis.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +131,11 @@ def from_store(study: Study | Asked, store: Store) -> Evidence:
         labels=asked.labels,
         versions={"mtlfleet": versions[0]["mtlfleet_version"]} if versions else {},
     )
+
+
+def save(verdicts: Sequence[Verdict], study: str, root: Path) -> bool:
+    """Make the verdicts the current rows of the table ``verdicts``; False when it says the same already."""
+    return write_document(root, study, "verdicts", [v.to_row() for v in verdicts]) is not None
 
 
 def _rows(answers: _Answers, query: str, study: str) -> list[dict[str, Any]]:

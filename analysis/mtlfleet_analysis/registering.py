@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from mtlfleet.plan.claims import Claim
-from mtlfleet.store import register_claim
+from mtlfleet.store import claim_locks, read_document, register_claim, trial_states
 from mtlfleet_analysis.evidence import Evidence
 from mtlfleet_analysis.pairing import places
 
@@ -31,19 +31,23 @@ class Standing:
         return self.status == "registered"
 
 
-def lock(claims: Iterable[Claim], evidence: Evidence, root: Path) -> tuple[str, ...]:
-    """Register each claim whose newest registration is not the present one; gives their ids. Nothing is overwritten."""
-    newest = {r.claim_id: r.registration for r in sorted(evidence.registrations, key=lambda r: r.number)}
-    fresh = [c for c in claims if newest.get(c.id) != c.registration(evidence.sha256)]
-    started = sum(run.attempts > 0 for run in evidence.phase("final"))
+def lock(claims: Iterable[Claim], study: str, sha256: str, root: Path) -> tuple[str, ...]:
+    """Register each claim whose newest registration is not the present one; gives their ids.
+
+    Nothing is overwritten, and nothing needs to have run: this reads and writes files only.
+    """
+    newest = {found["claim_id"]: found["payload"].get("registration") for found in claim_locks(root, study)}
+    fresh = [c for c in claims if newest.get(c.id) != c.registration(sha256)]
+    final = [row["trial_id"] for row in read_document(root, study, "trials") if row["phase"] == "final"]
+    started = sum(state != "missing" for state in trial_states(root, study, final).values())
     for claim in fresh:
         payload: dict[str, Any] = {
-            "registration": claim.registration(evidence.sha256),
-            "study_sha256": evidence.sha256,
+            "registration": claim.registration(sha256),
+            "study_sha256": sha256,
             "claim": claim.to_dict(),
             "final_runs_before": started,
         }
-        register_claim(root, evidence.study, claim.id, payload)
+        register_claim(root, study, claim.id, payload)
     return tuple(claim.id for claim in fresh)
 
 

@@ -57,14 +57,15 @@ def card(evidence: Evidence, verdict: Verdict, index: int) -> dict[str, Any]:
         "p_adjusted": p_text(verdict.p_adjusted).removeprefix("p ").removeprefix("= "),
         "adjustment": "BH" if verdict.verdict == "observed" else "Holm",
         "power": "n/a" if verdict.power is None else f"{verdict.power:.2f}",
-        "facts": _facts(verdict),
+        "facts": facts(verdict),
         "choices": _choices(verdict),
         "pairs": pairs,
         "sql": queries.of_claim(evidence.study, verdict.claim),
     }
 
 
-def _facts(verdict: Verdict) -> list[tuple[str, str]]:
+def facts(verdict: Verdict) -> list[tuple[str, str]]:
+    """Design and circumstances, as (name, value) rows."""
     claim, detail = verdict.claim, verdict.detail
     budget, failures = detail["budget"], detail["failures"]
     asked = f"{claim.alternative.replace('_', ' ')}, margin {number(claim.margin)}"

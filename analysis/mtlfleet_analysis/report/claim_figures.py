@@ -14,13 +14,14 @@ from mtlfleet_analysis.verdict import Verdict
 def forest(verdicts: Sequence[Verdict], names: Sequence[str]) -> Spec:
     """One row a claim: effect and 95 % interval, the declared margin as a band around zero. One unit for all rows."""
     unit = short_unit(verdicts[0].unit)
-    rows = []
+    rows: list[Spec] = []
     for name, v in zip(names, verdicts, strict=True):
-        low, high = (x if x is not None and math.isfinite(x) else v.effect for x in (v.ci_low, v.ci_high))
+        effect = v.effect or 0.0
+        low, high = (x if x is not None and math.isfinite(x) else effect for x in (v.ci_low, v.ci_high))
         rows.append(
             {
                 "row": name,
-                "effect": v.effect,
+                "effect": effect,
                 "low": low,
                 "high": high,
                 "verdict": badge(v.verdict, v.label)[1],

@@ -14,9 +14,11 @@ def method_colours(methods: Sequence[str]) -> Spec:
 
 
 def pareto(tradeoff: Tradeoff, methods: Sequence[str], title: str) -> Spec:
-    """Two tasks, validation: the sweep's configurations joined, each method's seeds and their mean; up-right is better."""
+    """Two tasks, validation: the sweep's configurations joined, each method's seeds and mean. Up-right is better."""
     (x_task, x_metric), (y_task, y_metric) = tradeoff.tasks
-    rows = [{"method": p.method, "kind": p.kind, "x": p.values[0], "y": p.values[1]} for p in tradeoff.points]
+    rows: list[Spec] = [
+        {"method": p.method, "kind": p.kind, "x": p.values[0], "y": p.values[1]} for p in tradeoff.points
+    ]
     shown = [m for m in methods if any(r["method"] == m for r in rows)]
     colour = {
         "field": "method",

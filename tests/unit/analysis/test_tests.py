@@ -31,7 +31,7 @@ from mtlfleet_analysis import (
 from mtlfleet_analysis.decision import FlipTest, holm_levels
 from mtlfleet_analysis.intervals import paired_power, stratified_mean
 from mtlfleet_analysis.pareto import non_dominated
-from mtlfleet_analysis.signflip import sign_flip_limits
+from mtlfleet_analysis.signflip import FlipMeans
 
 ALTERNATIVES = ("two-sided", "greater", "less")
 
@@ -104,18 +104,18 @@ def test_sign_flip_symmetries(values: list[int], scale: int, random: object) -> 
 @pytest.mark.parametrize("n", [6, 10, 24])
 def test_limits_invert_the_test(n: int, alpha: float) -> None:
     d, strata = draws(n, n), [i % 3 for i in range(n)]
-    low, high = sign_flip_limits(d, strata, alpha, seed=1)
+    low, high = FlipMeans.of(d, strata, seed=1).limits(alpha)
     test = FlipTest.of(list(d), strata, seed=1)
     if 2.0**-n > alpha:
         assert low == -np.inf
         return
-    slack = 1e-9 if n <= 22 else 0.02  # beyond 22 both sides are sampled, with different flips
+    slack = 1e-9
     assert test.above(low - slack) <= alpha < test.above(low + slack)
     assert test.below(high + slack) <= alpha < test.below(high - slack)
 
 
 def test_too_few_differences_have_no_limit() -> None:
-    assert sign_flip_limits([1.0, 1.1, 0.9], ["a"] * 3, 0.05) == (-np.inf, np.inf)
+    assert FlipMeans.of([1.0, 1.1, 0.9], ["a"] * 3).limits(0.05) == (-np.inf, np.inf)
 
 
 @pytest.mark.parametrize("bad", [[], [[1.0, 2.0]], [1.0, np.nan]])
@@ -250,3 +250,13 @@ def test_hypervolume_against_inclusion_and_exclusion(n: int, k: int, seed: int) 
     assert hypervolume(points, 8) == pytest.approx(total)
     front = points[non_dominated(points)]
     assert hypervolume(front, 8) == pytest.approx(total)
+
+
+def test_means_of_flipped_subsets_give_the_tests_own_p() -> None:
+    d, strata = draws(6, 11), [i % 2 for i in range(11)]
+    means = FlipMeans.of(d, strata)
+    for theta in (-0.5, 0.0, 0.3, float(d[4])):
+        assert means.above(theta) == sign_flip_test(d - theta, strata, "greater").p_value
+        assert means.below(theta) == sign_flip_test(d - theta, strata, "less").p_value
+    sampled = FlipTest.of(list(draws(6, 30)), [0] * 30, 3).above(0.0)
+    assert sampled == pytest.approx(sign_flip_test(draws(6, 30), alternative="greater").p_value, abs=0.008)

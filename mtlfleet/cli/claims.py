@@ -1,0 +1,183 @@
+"""``mtlfleet claims``: the verdicts on a study's claims; lock them, check them, explain one."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mtlfleet.cli import output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from mtlfleet_analysis.loading import Asked
+    from mtlfleet_analysis.verdict import Verdict
+
+NOT_SUPPORTED = 6
+WIDTH = 80
+
+
+@click.command("claims")
+@click.argument("study")
+@click.option("--lock", is_flag=True, help="Register the claims as they stand; do it before the final runs.")
+@click.option("--check", is_flag=True, help="Exit with 6 when a locked claim is not supported.")
+@click.option("--explain", metavar="ID", help="Everything behind the verdict on one claim.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def command(ctx: click.Context, study: str, lock: bool, check: bool, explain: str | None, as_json: bool) -> None:
+    """Judge the claims of STUDY (a study file or a store folder) by the rules in analysis/README.md.
+
+    Verdicts are written to the store, where `mtlfleet sql STUDY @verdicts` finds them.
+    """
+    from mtlfleet.errors import UsageError
+
+    if lock + check + (explain is not None) > 1:
+        raise UsageError("--lock, --check and --explain exclude each other")
+    if lock:
+        _lock(study, as_json)
+        return
+    asked, root, verdicts = _judged(study)
+    shown = [v for v in verdicts if explain in (None, v.claim_id)]
+    if explain is not None and not shown:
+        raise _unknown(explain, [v.claim_id for v in verdicts])
+    if as_json:
+        rows = [v.to_row() for v in shown]
+        click.echo(output.as_json("mtlfleet/claims/1", study=asked.name, root=str(root), verdicts=rows))
+    elif explain is not None:
+        _explain(shown[0])
+    else:
+        _print(asked.name, shown)
+    if check and not _all_supported(verdicts):
+        ctx.exit(NOT_SUPPORTED)
+
+
+def asked_for(study: str) -> tuple[Asked, Any]:
+    """What the study asks, and its open store."""
+    from mtlfleet.store import open_store
+    from mtlfleet_analysis.loading import asked_by, asked_of_store
+
+    path = output.study_or_store(study)
+    store = open_store(path)
+    if path.is_dir():
+        return asked_of_store(store, store.one_study()), store
+    from mtlfleet.plan import Study
+
+    return asked_by(Study.load(path)), store
+
+
+def _judged(study: str) -> tuple[Asked, Path, tuple[Verdict, ...]]:
+    from mtlfleet_analysis.judging import judge_evidence
+    from mtlfleet_analysis.loading import from_store, save
+
+    asked, store = asked_for(study)
+    verdicts = judge_evidence(from_store(asked, store), asked.claims)
+    try:
+        save(verdicts, asked.name, store.root)
+    except OSError as error:  # a store someone may only read still has its verdicts
+        click.echo(f"note: the verdicts were not written to {store.root}: {error.strerror}", err=True)
+    return asked, store.root, verdicts
+
+
+def _lock(study: str, as_json: bool) -> None:
+    from mtlfleet.errors import UsageError
+    from mtlfleet.plan import Study
+    from mtlfleet_analysis.registering import lock
+
+    loaded = Study.load(output.study_file(study))
+    if not loaded.claims:
+        raise UsageError(f"{study} claims nothing", help="add `claims:` to the study file")
+    fresh = lock(loaded.claims, loaded.name, loaded.sha256, loaded.root)
+    kept = [c.id for c in loaded.claims if c.id not in fresh]
+    if as_json:
+        click.echo(output.as_json("mtlfleet/claims-lock/1", study=loaded.name, locked=list(fresh), unchanged=kept))
+        return
+    for name in fresh:
+        click.echo(f"locked     {output.printable(name)}")
+    for name in kept:
+        click.echo(f"unchanged  {output.printable(name)}")
+
+
+def _unknown(name: str, known: list[str]) -> Exception:
+    from mtlfleet.errors import UsageError, nearest
+
+    close = nearest(name, known)
+    return UsageError(
+        f"no claim `{output.printable(name)}`",
+        notes=[f"claims: {', '.join(known) or 'none'}"],
+        help=f"did you mean `{close}`?" if close else None,
+    )
+
+
+def _all_supported(verdicts: tuple[Verdict, ...]) -> bool:
+    """Whether every locked claim is supported, and there is one."""
+    locked = [v for v in verdicts if v.detail["standing"]["number"] is not None]
+    failing = [v.claim_id for v in locked if v.verdict != "supported"]
+    if not locked:
+        click.echo("check: no claim is locked", err=True)
+    elif failing:
+        click.echo(f"check: not supported: {', '.join(map(output.printable, failing))}", err=True)
+    return bool(locked) and not failing
+
+
+def _chip(verdict: Verdict) -> str:
+    from mtlfleet_analysis.report.palette import badge
+
+    fragile = ", fragile" if verdict.fragile else ""
+    return f"{badge(verdict.verdict, verdict.label)[0]} {verdict.title}{fragile}"
+
+
+def _wrapped(text: str, indent: str = "  ") -> str:
+    lines = textwrap.wrap(output.printable(text), WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return "\n".join(lines)
+
+
+def _print(study: str, verdicts: list[Verdict]) -> None:
+    if not verdicts:
+        click.echo(f"{output.printable(study)} claims nothing")
+        return
+    for verdict in verdicts:
+        click.echo(f"{output.printable(verdict.claim_id)}: {_chip(verdict)}")
+        click.echo(_wrapped(verdict.sentence))
+        if verdict.detail["standing"]["status"] != "registered":
+            click.echo(_wrapped(f"registration: {verdict.detail['standing']['note']}"))
+        click.echo()
+    counts: dict[str, int] = {}
+    for verdict in verdicts:
+        counts[verdict.verdict] = counts.get(verdict.verdict, 0) + 1
+    click.echo(f"{len(verdicts)} claims: {', '.join(f'{n} {name}' for name, n in counts.items())}")
+
+
+def _explain(verdict: Verdict) -> None:
+    """The whole case, in sections that fit 80 columns."""
+    from mtlfleet_analysis.report.cards import facts
+    from mtlfleet_analysis.sentences import number, p_text, short_unit, signed
+
+    detail, unit = verdict.detail, short_unit(verdict.unit)
+    click.echo(f"{output.printable(verdict.claim_id)}: {_chip(verdict)}")
+    if verdict.claim.question:
+        click.echo(_wrapped(verdict.claim.question))
+    click.echo(_wrapped(verdict.sentence) + "\n")
+    for guard in verdict.guards:
+        click.echo(_wrapped(f"! {guard}"))
+    for name, value in facts(verdict):
+        lines = textwrap.wrap(output.printable(value), WIDTH - 29) or [""]
+        click.echo(f"  {name:<26} {lines[0]}" + "".join(f"\n{'':29}{line}" for line in lines[1:]))
+    if detail["effects"]:
+        rows = [[name, signed(e)] for name, e in detail["effects"].items()]
+        click.echo("\n" + output.table(["dataset", f"effect ({unit})"], rows, [f"effect ({unit})"]))
+    chosen = [c for c in detail["choices"] if c["scores"]]
+    if chosen:
+        rows = [
+            [f"{c['dataset']}/{c['architecture']}", str(c["baseline"]), _scores(c["scores"], number)] for c in chosen
+        ]
+        click.echo("\n" + output.table(["place", "baseline", "on validation"], rows))
+    if detail.get("sensitivity"):
+        rows = [[r["analysis"], signed(r["effect"]), p_text(r["p"]), r["verdict"]] for r in detail["sensitivity"]]
+        click.echo("\n" + output.table(["other analysis", "effect", "p", "verdict"], rows, ["effect"]))
+
+
+def _scores(scores: Mapping[str, float], number: Callable[[float], str]) -> str:
+    return ", ".join(f"{method} {number(score)}" for method, score in scores.items())
