@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtlfleet.errors import Findings, StudyInvalid
-from mtlfleet.plan.claims import Baseline, Claim, Estimand
+from mtlfleet.plan.claims import Claim
 from mtlfleet.plan.document import ReadingError, read_document
 from mtlfleet.plan.draft import Draft
 from mtlfleet.plan.grid import included
 from mtlfleet.plan.problems import Problems, render
 from mtlfleet.plan.rules import check_rules
-from mtlfleet.plan.schema import SCHEMA, ClaimEntry, Distribution, Override, SeedRange, StudyFile
+from mtlfleet.plan.schema import StudyFile
+from mtlfleet.plan.science import claim_of, recipe_of, science_of, seeds_of, storage_root
 from mtlfleet.plan.shape import read_shape
 from mtlfleet.plan.space import Space, configurations
 from mtlfleet.plan.tasks import Facts
-from mtlfleet.plan.trial import Phase, Recipe, Spec, Trial, canonical, digest
+from mtlfleet.plan.trial import Phase, Recipe, Spec, Trial, digest
 from mtlfleet.registry import Catalogue
 
 
@@ -260,28 +260,6 @@ def _twins(study: Study, draft: Draft) -> None:
                 break
 
 
-def seeds_of(given: Sequence[int] | SeedRange) -> tuple[int, ...]:
-    """An explicit list, or ``count`` consecutive seeds from ``base``."""
-    return tuple(range(given.base, given.base + given.count)) if isinstance(given, SeedRange) else tuple(given)
-
-
-def storage_root(path: Path, name: str, given: str | None) -> Path:
-    """Where a study keeps its results: ``storage.root`` relative to the study file, or ``runs/<study>`` beside it."""
-    return (path.absolute().parent / (given or f"runs/{name}")).resolve()
-
-
-def _claim(given: ClaimEntry) -> Claim:
-    task, _, metric = (given.estimand.metric or "").partition(".")
-    values = given.model_dump(exclude={"baseline", "estimand", "datasets", "architectures"})
-    return Claim(
-        **values,
-        baseline=Baseline(best_of=tuple(given.baseline.best_of or [str(given.baseline.method)])),
-        estimand=Estimand(kind=given.estimand.kind, task=task or None, metric=metric or None),
-        datasets=tuple(given.datasets),
-        architectures=tuple(given.architectures),
-    )
-
-
 def _assemble(draft: Draft) -> Study:
     file, specs = draft.shaped.model, draft.specs
 
@@ -298,7 +276,7 @@ def _assemble(draft: Draft) -> Study:
         root=storage_root(draft.path, file.study, file.storage.root),
         title=title,
         report_title=file.report.title or title,
-        spec=_science(draft),
+        spec=science_of(draft),
         methods=of("method", file.methods),
         datasets=of("dataset", file.datasets),
         architectures=of("architecture", file.architectures),
@@ -307,9 +285,9 @@ def _assemble(draft: Draft) -> Study:
         tuning_seeds=tuple(search.seeds) if search else (),
         trials_per_method=search.trials_per_method if search else 1,
         select=search.select if search else "skill",
-        recipe=_recipe(file),
+        recipe=recipe_of(file),
         resources=Resources(**file.resources.model_dump()),
-        claims=tuple(_claim(c) for c in file.claims),
+        claims=tuple(claim_of(c) for c in file.claims),
         labels=labels,
         plugins=tuple(file.plugins),
         catalogue=draft.catalogue,
@@ -320,50 +298,3 @@ def _assemble(draft: Draft) -> Study:
         _common=draft.common,
         _own=draft.own,
     )
-
-
-def _recipe(file: StudyFile) -> Recipe:
-    return Recipe(**file.train.model_dump())
-
-
-def _distribution(given: Distribution) -> dict[str, Any]:
-    return given.model_dump(by_alias=True, exclude_unset=True)
-
-
-def _override(given: Override) -> dict[str, Any]:
-    return {"when": given.when.model_dump(exclude_none=True), "set": given.set}
-
-
-def _science(draft: Draft) -> dict[str, Any]:
-    """The study without titles, labels, places and site settings: plain JSON values, map order without meaning."""
-    file, specs = draft.shaped.model, draft.specs
-    methods = {
-        n: {**specs["method", n].science(), "space": {k: _distribution(d) for k, d in m.space.items()}}
-        for n, m in file.methods.items()
-    }
-    search = file.search
-    science = {
-        "schema": SCHEMA,
-        "study": file.study,
-        "methods": methods,
-        "datasets": {n: specs["dataset", n].located() for n in file.datasets},
-        "architectures": {n: specs["architecture", n].science() for n in file.architectures},
-        "strategy": specs["strategy", "strategy"].science(),
-        "seeds": list(seeds_of(file.seeds)),
-        "train": asdict(_recipe(file)),
-        "search": {}
-        if search is None
-        else {
-            "space": {k: _distribution(d) for k, d in search.space.items()},
-            "trials_per_method": search.trials_per_method,
-            "seeds": list(search.seeds),
-            "select": search.select,
-        },
-        "exclude": [r.model_dump(exclude_none=True) for r in file.exclude],
-        "include": [r.model_dump(exclude_none=True) for r in file.include],
-        "overrides": [_override(o) for o in file.overrides],
-        "workers": file.resources.workers,
-        "claims": [_claim(c).to_dict() for c in file.claims],
-    }
-    plain: dict[str, Any] = json.loads(canonical(science))
-    return plain

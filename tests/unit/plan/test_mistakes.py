@@ -484,7 +484,8 @@ BOMB = b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
         (b"\tschema: 1\n", "E102"),
     ],
     ids=["empty", "comment", "text", "list", "nul", "utf-16", "latin-1", "escape", "deep", "many-nodes", "long",
-         "alias-bomb", "many-aliases", "self-alias", "directive", "two-documents", "list-as-key", "huge-integer", "tab"],
+         "alias-bomb", "many-aliases", "self-alias", "directive", "two-documents", "list-as-key", "huge-integer",
+         "tab"],
 )  # fmt: skip
 def test_hostile_bytes_are_refused_with_a_place(content: bytes, code: str, tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"

@@ -1,0 +1,85 @@
+"""What decides the results of a study: plain values in a fixed order, without places, labels or site settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mtlfleet.plan.claims import Baseline, Claim, Estimand
+from mtlfleet.plan.draft import Draft
+from mtlfleet.plan.schema import SCHEMA, ClaimEntry, Distribution, Override, SeedRange, StudyFile
+from mtlfleet.plan.trial import Recipe, canonical
+
+
+def seeds_of(given: Sequence[int] | SeedRange) -> tuple[int, ...]:
+    """An explicit list, or ``count`` consecutive seeds from ``base``."""
+    return tuple(range(given.base, given.base + given.count)) if isinstance(given, SeedRange) else tuple(given)
+
+
+def storage_root(path: Path, name: str, given: str | None) -> Path:
+    """Where a study keeps its results: ``storage.root`` relative to the study file, or ``runs/<study>`` beside it."""
+    return (path.absolute().parent / (given or f"runs/{name}")).resolve()
+
+
+def claim_of(given: ClaimEntry) -> Claim:
+    """A claim of the file as a value."""
+    task, _, metric = (given.estimand.metric or "").partition(".")
+    values = given.model_dump(exclude={"baseline", "estimand", "datasets", "architectures"})
+    return Claim(
+        **values,
+        baseline=Baseline(best_of=tuple(given.baseline.best_of or [str(given.baseline.method)])),
+        estimand=Estimand(kind=given.estimand.kind, task=task or None, metric=metric or None),
+        datasets=tuple(given.datasets),
+        architectures=tuple(given.architectures),
+    )
+
+
+def recipe_of(file: StudyFile) -> Recipe:
+    """The `train` block as a value."""
+    return Recipe(**file.train.model_dump())
+
+
+def _distribution(given: Distribution) -> dict[str, Any]:
+    return given.model_dump(by_alias=True, exclude_unset=True)
+
+
+def _override(given: Override) -> dict[str, Any]:
+    return {"when": given.when.model_dump(exclude_none=True), "set": given.set}
+
+
+def science_of(draft: Draft) -> dict[str, Any]:
+    """The study without titles, labels, places and site settings: plain JSON values, map order without meaning."""
+    file, specs = draft.shaped.model, draft.specs
+    methods = {
+        n: {**specs["method", n].science(), "space": {k: _distribution(d) for k, d in m.space.items()}}
+        for n, m in file.methods.items()
+    }
+    search = file.search
+    science = {
+        "schema": SCHEMA,
+        "study": file.study,
+        "methods": methods,
+        "datasets": {n: specs["dataset", n].located() for n in file.datasets},
+        "architectures": {n: specs["architecture", n].science() for n in file.architectures},
+        "strategy": specs["strategy", "strategy"].science(),
+        "seeds": list(seeds_of(file.seeds)),
+        "train": asdict(recipe_of(file)),
+        "search": {}
+        if search is None
+        else {
+            "space": {k: _distribution(d) for k, d in search.space.items()},
+            "trials_per_method": search.trials_per_method,
+            "seeds": list(search.seeds),
+            "select": search.select,
+        },
+        "exclude": [r.model_dump(exclude_none=True) for r in file.exclude],
+        "include": [r.model_dump(exclude_none=True) for r in file.include],
+        "overrides": [_override(o) for o in file.overrides],
+        "workers": file.resources.workers,
+        "claims": [claim_of(c).to_dict() for c in file.claims],
+    }
+    plain: dict[str, Any] = json.loads(canonical(science))
+    return plain
