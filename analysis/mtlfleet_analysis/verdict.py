@@ -58,6 +58,10 @@ class Verdict:
         row = {name: plain(getattr(self, name)) for name in _COLUMNS}
         return row | {"detail": plain(dict(self.detail))}
 
+    def to_dict(self) -> dict[str, Any]:
+        """The same as data for ``--json``."""
+        return self.to_row()
+
     def to_json(self) -> str:
         """Canonical JSON: the same evidence gives the same bytes."""
         return canonical(self.to_row())

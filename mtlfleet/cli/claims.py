@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mtlfleet.cli import output
+from mtlfleet.cli.verdicts import WIDTH, chip, judge_and_record, print_verdicts, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from mtlfleet_analysis.verdict import Verdict
 
 NOT_SUPPORTED = 6
-WIDTH = 80
 
 
 @click.command("claims")
@@ -39,17 +38,18 @@ def command(ctx: click.Context, study: str, lock: bool, check: bool, explain: st
     if lock:
         _lock(study, as_json)
         return
-    asked, root, verdicts = _judged(study)
+    asked, store = asked_for(study)
+    verdicts = judge_and_record(asked, store)
     shown = [v for v in verdicts if explain in (None, v.claim_id)]
     if explain is not None and not shown:
         raise _unknown(explain, [v.claim_id for v in verdicts])
     if as_json:
         rows = [v.to_row() for v in shown]
-        click.echo(output.as_json("mtlfleet/claims/1", study=asked.name, root=str(root), verdicts=rows))
+        click.echo(output.as_json("mtlfleet/claims/1", study=asked.name, root=str(store.root), verdicts=rows))
     elif explain is not None:
         _explain(shown[0])
     else:
-        _print(asked.name, shown)
+        print_verdicts(shown)
     if check and not _all_supported(verdicts):
         ctx.exit(NOT_SUPPORTED)
 
@@ -66,19 +66,6 @@ def asked_for(study: str) -> tuple[Asked, Any]:
     from mtlfleet.plan import Study
 
     return asked_by(Study.load(path)), store
-
-
-def _judged(study: str) -> tuple[Asked, Path, tuple[Verdict, ...]]:
-    from mtlfleet_analysis.judging import judge_evidence
-    from mtlfleet_analysis.loading import from_store, save
-
-    asked, store = asked_for(study)
-    verdicts = judge_evidence(from_store(asked, store), asked.claims)
-    try:
-        save(verdicts, asked.name, store.root)
-    except OSError as error:  # a store someone may only read still has its verdicts
-        click.echo(f"note: the verdicts were not written to {store.root}: {error.strerror}", err=True)
-    return asked, store.root, verdicts
 
 
 def _lock(study: str, as_json: bool) -> None:
@@ -122,46 +109,18 @@ def _all_supported(verdicts: tuple[Verdict, ...]) -> bool:
     return bool(locked) and not failing
 
 
-def _chip(verdict: Verdict) -> str:
-    from mtlfleet_analysis.report.palette import badge
-
-    fragile = ", fragile" if verdict.fragile else ""
-    return f"{badge(verdict.verdict, verdict.label)[0]} {verdict.title}{fragile}"
-
-
-def _wrapped(text: str, indent: str = "  ") -> str:
-    lines = textwrap.wrap(output.printable(text), WIDTH, initial_indent=indent, subsequent_indent=indent)
-    return "\n".join(lines)
-
-
-def _print(study: str, verdicts: list[Verdict]) -> None:
-    if not verdicts:
-        click.echo(f"{output.printable(study)} claims nothing")
-        return
-    for verdict in verdicts:
-        click.echo(f"{output.printable(verdict.claim_id)}: {_chip(verdict)}")
-        click.echo(_wrapped(verdict.sentence))
-        if verdict.detail["standing"]["status"] != "registered":
-            click.echo(_wrapped(f"registration: {verdict.detail['standing']['note']}"))
-        click.echo()
-    counts: dict[str, int] = {}
-    for verdict in verdicts:
-        counts[verdict.verdict] = counts.get(verdict.verdict, 0) + 1
-    click.echo(f"{len(verdicts)} claims: {', '.join(f'{n} {name}' for name, n in counts.items())}")
-
-
 def _explain(verdict: Verdict) -> None:
     """The whole case, in sections that fit 80 columns."""
     from mtlfleet_analysis.report.cards import facts
     from mtlfleet_analysis.sentences import number, p_text, short_unit, signed
 
     detail, unit = verdict.detail, short_unit(verdict.unit)
-    click.echo(f"{output.printable(verdict.claim_id)}: {_chip(verdict)}")
+    click.echo(f"{output.printable(verdict.claim_id)}: {chip(verdict)}")
     if verdict.claim.question:
-        click.echo(_wrapped(verdict.claim.question))
-    click.echo(_wrapped(verdict.sentence) + "\n")
+        click.echo(wrapped(verdict.claim.question))
+    click.echo(wrapped(verdict.sentence) + "\n")
     for guard in verdict.guards:
-        click.echo(_wrapped(f"! {guard}"))
+        click.echo(wrapped(f"! {guard}"))
     for name, value in facts(verdict):
         lines = textwrap.wrap(output.printable(value), WIDTH - 29) or [""]
         click.echo(f"  {name:<26} {lines[0]}" + "".join(f"\n{'':29}{line}" for line in lines[1:]))
