@@ -82,4 +82,7 @@ def test_cagrad(seed: int, tasks: int, c: float) -> None:
     pytest.importorskip("cvxpy")
     rows = jacobian(tasks, seed)
     theirs = aggregation.CAGradWeighting(c=c)(rows @ rows.T)
-    torch.testing.assert_close(methods.weights("cagrad", rows, c=c), theirs, rtol=1e-4, atol=1e-5)
+    ours = methods.weights("cagrad", rows, c=c)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)  # what its conic solver's default tolerance leaves
+    worst_off = (rows @ (ours @ rows)).min(), (rows @ (theirs @ rows)).min()
+    assert worst_off[0] >= worst_off[1] * (1 - 1e-12)
