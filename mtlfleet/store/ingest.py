@@ -73,8 +73,7 @@ class Ingester:
         kept = _reopen(self.work) if self.work.exists() else None
         if kept is not None:
             return kept
-        for leftover in self.root.glob(f"{layout.WORK}*"):
-            leftover.unlink(missing_ok=True)
+        _discard(self.root)
         con = _connect(self.work)
         con.begin()
         create_tables(con)
@@ -88,8 +87,7 @@ class Ingester:
     def rebuild(self) -> int:
         """Throw the private file away, ingest everything again, publish. Returns the number of segments."""
         self._con.close()
-        for leftover in self.root.glob(f"{layout.WORK}*"):
-            leftover.unlink(missing_ok=True)
+        _discard(self.root)
         self._con = self._open()
         self._ledger = set()
         count = self._ingest()
@@ -185,6 +183,15 @@ class Ingester:
         self._due = time.monotonic() + max(PUBLISH_S, PUBLISH_DUTY * cost)
         self._dirty = False
         return target
+
+
+def _discard(root: Path) -> None:
+    """Remove the private file with its log and its spill folder."""
+    for leftover in root.glob(f"{layout.WORK}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def _lock(root: Path) -> Any:

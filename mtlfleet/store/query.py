@@ -108,7 +108,11 @@ def guarded(
     watchdog.start()
     try:
         answer = Answer(_open(child))
-        yield answer
+        try:
+            yield answer
+        except (OSError, ValueError):  # what Arrow raises for a stream that was cut; or the caller's own trouble
+            _raise_if_killed(child)
+            raise
         answer.facts = _report(child)
     finally:
         watchdog.cancel()
@@ -118,6 +122,15 @@ def guarded(
             if pipe is not None:
                 pipe.close()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _raise_if_killed(child: subprocess.Popen[bytes]) -> None:
+    try:
+        child.wait(0.5)
+    except subprocess.TimeoutExpired:
+        return
+    if child.returncode < 0:
+        raise errors.QueryTimeout("the query was killed: it ran past its time limit or out of memory") from None
 
 
 def _start(request: Mapping[str, Any]) -> subprocess.Popen[bytes]:

@@ -39,7 +39,9 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     timer.start()
     try:
         rows = _stream(con, request["query"], request["params"])
-    except duckdb.Error as error:
+    except BrokenPipeError:
+        raise
+    except (duckdb.Error, OSError) as error:  # Arrow's stream wraps DuckDB's errors in OSError
         if expired.is_set():
             raise QueryTimeout(
                 f"the query ran past {request['timeout_s']:g} s", help="narrow it, or give more time with --timeout"
@@ -80,6 +82,7 @@ def _stream(con: Any, query: str, params: Any) -> int:
 
 def main() -> None:
     request = json.loads(sys.stdin.buffer.read())
+    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]  # Arrow would import it where it is installed
     try:
         report = answer(request)
     except FleetError as error:

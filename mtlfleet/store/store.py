@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,13 +32,14 @@ class Store:
 
         from mtlfleet.store.session import attach_live, lock_down
 
-        con = duckdb.connect(":memory:")
-        try:
-            freshness = attach_live(con, self.root, use_snapshot=use_snapshot)
-            lock_down(con)
-            yield Session(con, freshness)
-        finally:
-            con.close()
+        with tempfile.TemporaryDirectory(prefix="mtlfleet-") as scratch:  # where large sorts spill to
+            con = duckdb.connect(":memory:", config={"temp_directory": scratch})
+            try:
+                freshness = attach_live(con, self.root, use_snapshot=use_snapshot)
+                lock_down(con)
+                yield Session(con, freshness)
+            finally:
+                con.close()
 
     def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
         """Answer one query from the snapshot and the segments flushed since. Raises QueryFailed with DuckDB's words."""

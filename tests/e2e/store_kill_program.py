@@ -81,6 +81,7 @@ def spoil(mutant: str) -> None:
 
 
 if __name__ == "__main__":
+    sys.modules["pandas"] = None  # type: ignore[assignment]  # Arrow would import it, in each of fifty processes
     role, folder, name, broken = sys.argv[1:]
     if role == "work":
         work(Path(folder), name, broken)

@@ -25,7 +25,7 @@ def counting(history: list[tuple[int, int, int]]) -> set[tuple[int, int]]:
     return found
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(history=attempts, ingest_after=st.integers(0, 5))
 def test_rows_that_count_are_those_of_the_definition(history: list[tuple[int, int, int]], ingest_after: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
