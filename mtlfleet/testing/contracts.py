@@ -1,139 +1,21 @@
-"""The contracts that every method keeps, shipped so that a plug-in can be held to them.
+"""What a method promises: six contracts that every method keeps, and those it may declare.
 
-In a test file of your own::
-
-    import pytest
-    from mtlfleet.registry import Catalogue
-    from mtlfleet.testing import method_checks
-
-    @pytest.mark.parametrize("check", method_checks("tilt", Catalogue(plugins=("./tilt.py",))), ids=str)
-    def test_tilt(check):
-        check()
-
-Some checks run for every method; the others are named under ``Properties`` in the method's docstring, and naming one
-runs it. A check raises AssertionError with what it saw.
+A contract is a function of a method that raises AssertionError with what it saw.
 """
 
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mtlfleet.engine.gradients import Losses, Step
-from mtlfleet.engine.reference import DenseGradients
-from mtlfleet.methods.base import Decision, GramWeighting, LossWeighting, Method
-from mtlfleet.registry import Catalogue
+from mtlfleet.engine.gradients import Step
+from mtlfleet.testing.cases import PARAMETERS, TRAITS, AnyMethod, Case, advance, case, direction, sizes, weights
 
-HEADINGS = ("Math", "Shapes", "Source", "Departures", "Properties")
-PARAMETERS = 40
 TIGHT = 1e-8
-
-AnyMethod: TypeAlias = "Method[Any]"
-
-
-def sections(cls: type) -> dict[str, str]:
-    """The fixed headings of a method's docstring with their text, unwrapped."""
-    found: dict[str, str] = {}
-    current = ""
-    for line in (cls.__doc__ or "").splitlines():
-        word, _, rest = line.strip().partition(" ")
-        if word in HEADINGS and word not in found:
-            current, found[word] = word, rest.strip()
-        elif not line.strip():
-            current = ""
-        elif current:
-            found[current] = f"{found[current]} {line.strip()}"
-    return found
-
-
-def properties(cls: type) -> tuple[str, ...]:
-    """The contract tests that a method's docstring declares under ``Properties``.
-
-    >>> from mtlfleet.methods.gram.upgrad import UPGrad
-    >>> properties(UPGrad)
-    ('permutation', 'common_scaling', 'non_conflict', 'keeps_agreement')
-    """
-    words = re.split(r"[,\s]+", sections(cls).get("Properties", "").rstrip("."))
-    return tuple(word for word in words if word and word != "none")
-
-
-@dataclass(frozen=True)
-class Case:
-    """Task gradients [K, P] built to have one trait, with positive losses [K]."""
-
-    trait: str
-    jacobian: Tensor
-    losses: Tensor
-
-    @property
-    def tasks(self) -> int:
-        return len(self.losses)
-
-
-def case(trait: str, tasks: int, seed: int = 0) -> Case:
-    """Float64 gradients that are ``plain`` (independent), ``agreeing`` (no conflict), ``stationary`` (a convex
-    combination vanishes), ``dependent`` (rank 2), ``parallel``, ``opposed`` (one row is another's negative),
-    ``zero_row`` or ``zero``.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randn(tasks, PARAMETERS, generator=generator, dtype=torch.float64)
-    mix = torch.rand(tasks, generator=generator, dtype=torch.float64) + 0.1
-    losses = torch.rand(tasks, generator=generator, dtype=torch.float64) + 0.5
-    match trait:
-        case "agreeing":
-            rows = rows.abs()
-        case "stationary":
-            rows[-1] = -(mix[:-1] @ rows[:-1]) / mix[-1]
-        case "dependent":
-            rows = torch.randn(tasks, 2, generator=generator, dtype=torch.float64) @ rows[:2] if tasks > 2 else rows
-        case "parallel":
-            rows = mix[:, None] * rows[:1]
-        case "opposed":
-            rows[-1] = -rows[0]
-        case "zero_row":
-            rows[0] = 0.0
-        case "zero":
-            rows = torch.zeros_like(rows)
-    return Case(trait, rows, losses)
-
-
-TRAITS = ("plain", "agreeing", "stationary", "dependent", "parallel", "opposed", "zero_row", "zero")
-
-
-def advance(method: AnyMethod, case: Case, state: Any, at: Step) -> tuple[Tensor, Any, str]:
-    """One step: the shared gradient [P] that the method writes, its next state, its word."""
-    grads = DenseGradients(case.jacobian, case.losses)
-    state, status = method.step(grads, state, at)
-    return grads.direction(), state, status
-
-
-def direction(method: AnyMethod, case: Case, seed: int = 0) -> Tensor:
-    """The shared gradient [P] of the first step."""
-    return advance(method, case, method.init(case.tasks), Step(seed=seed))[0]
-
-
-def weights(method: AnyMethod, case: Case, seed: int = 0) -> Tensor | None:
-    """The weights [K] of the first step; None for methods that are no weighting."""
-    grads, state, at = DenseGradients(case.jacobian, case.losses), method.init(case.tasks), Step(seed=seed)
-    decision: Decision
-    if isinstance(method, LossWeighting):
-        decision = method.weigh(grads.losses, state, at)
-    elif isinstance(method, GramWeighting):
-        decision = method.weigh(grads.gram(), Losses(grads.losses), state, at)
-    else:
-        return None
-    return decision.weights
-
-
-def sizes(method: AnyMethod) -> tuple[int, ...]:
-    """How many tasks to try."""
-    return (1,) if method.single_task else (1, 2, 3, 7)
 
 
 def _equal_values(left: Mapping[str, Any] | None, right: Mapping[str, Any] | None) -> bool:
@@ -340,32 +222,3 @@ DECLARED: Mapping[str, Callable[[AnyMethod], None]] = {
         sum_to_one,
     )
 }
-
-
-@dataclass(frozen=True)
-class Check:
-    """One contract of one method; call it to test."""
-
-    name: str
-    contract: Callable[[AnyMethod], None]
-    method: AnyMethod
-
-    def __call__(self) -> None:
-        self.contract(self.method)
-
-    def __str__(self) -> str:
-        return f"{self.name}-{self.contract.__name__}"
-
-
-def method_checks(name: str, catalogue: Catalogue | None = None) -> tuple[Check, ...]:
-    """All contracts of the method ``name``, or of ``name@preset`` (which may lose declared properties: none is run).
-
-    Raises UnknownName for an unknown method, ValueError for a declared property that is no contract.
-    """
-    catalogue = catalogue or Catalogue()
-    built: AnyMethod = catalogue.load("method", name)(**catalogue.parameters("method", name, {}))
-    declared = () if "@" in name else properties(type(built))
-    unknown = sorted(set(declared) - set(DECLARED))
-    if unknown:
-        raise ValueError(f"{name}: no contract is called {', '.join(unknown)}; known: {', '.join(DECLARED)}")
-    return tuple(Check(name, contract, built) for contract in (*ALWAYS, *(DECLARED[p] for p in declared)))
