@@ -82,7 +82,6 @@ def _stream(con: Any, query: str, params: Any) -> int:
 
 def main() -> None:
     request = json.loads(sys.stdin.buffer.read())
-    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]  # Arrow would import it where it is installed
     try:
         report = answer(request)
     except FleetError as error:
