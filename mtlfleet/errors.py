@@ -138,6 +138,9 @@ class StudyInvalid(FleetError):
         self.findings = findings
         self.path = path
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return (StudyInvalid, (self.findings, self.path))
+
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The known name closest to ``name``, or None if none is close.

@@ -83,15 +83,16 @@ class Entry:
         return found if isinstance(found, Mapping) else {}
 
 
-_loaded: dict[tuple[str, str], type[Any]] = {}
+_by_source: dict[tuple[str, str, str, str], type[Any]] = {}  # (kind, name, path, source hash) -> class
 
 
 def register(kind: str, name: str) -> Callable[[type[T]], type[T]]:
     """Decorator behind ``@method("x")`` and its siblings; the class keeps its own type."""
+    if kind not in KINDS:
+        raise ValueError(f"kind is one of {', '.join(KINDS)}; found {kind!r}")
 
     def keep(cls: type[T]) -> type[T]:
         cls.name = name  # type: ignore[attr-defined]
-        _loaded[kind, name] = cls
         return cls
 
     return keep
@@ -244,10 +245,11 @@ class Catalogue:
     def load(self, kind: str, name: str) -> type[Any]:
         """Import the file of a citizen and give its class."""
         entry = self.find(kind, name)
-        key = (kind, entry.name)
-        if key not in _loaded or entry.class_name != _loaded[key].__name__:
-            _import(entry)
-        return _loaded[key]
+        # Two plug-in files may give one name to different classes; the source tells them apart.
+        key = (kind, entry.name, str(entry.path), entry.source_sha256)
+        if key not in _by_source:
+            _by_source[key] = _import(entry)
+        return _by_source[key]
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
@@ -257,18 +259,21 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
     return UnknownName(f"no {kind} is called `{name}`", notes=[f"known: {', '.join(names) or 'none'}"], help=hint)
 
 
-def _import(entry: Entry) -> None:
+def _import(entry: Entry) -> type[Any]:
+    """The class an entry describes, from its module or file."""
     try:
         if entry.module is not None:
-            importlib.import_module(entry.module)
-            return
-        name = f"mtlfleet_plugin_{entry.path.stem}_{entry.source_sha256[:12]}"
-        spec = importlib.util.spec_from_file_location(name, entry.path)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"cannot import {entry.path}")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
+            module = importlib.import_module(entry.module)
+        else:
+            name = f"mtlfleet_plugin_{entry.path.stem}_{entry.source_sha256[:12]}"
+            spec = importlib.util.spec_from_file_location(name, entry.path)
+            if spec is None or spec.loader is None:
+                raise ImportError(f"cannot import {entry.path}")
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[name] = module
+            spec.loader.exec_module(module)
+        found: type[Any] = getattr(module, entry.class_name)
+        return found
     except Exception as error:
         where = entry.module or str(entry.path)
         raise PluginError(

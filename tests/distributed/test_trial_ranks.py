@@ -1,0 +1,41 @@
+"""A trial on two ranks is the trial on one: same global batches, same weights, same metrics."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import trials
+from crew import crew
+
+from mtlfleet import methods
+from mtlfleet.store import final_values
+
+
+def test_two_ranks_equal_one_for_every_method(tmp_path: Path) -> None:
+    names = methods.names()
+    one = trials.train(0, 1, names, str(tmp_path / "one"))
+    two = crew(2, trials.train, names, str(tmp_path / "two"))
+    for name in names:
+        state, score, weights = one[name]
+        assert state == "done", name
+        for rank in range(2):
+            assert two[rank][name][0] == "done"
+            assert two[rank][name][1] == pytest.approx(score, abs=1e-6), name
+            for tensor, mine in weights.items():
+                apart = float((two[rank][name][2][tensor] - mine).norm() / mine.norm())
+                assert apart < 1e-6, (name, tensor, apart)
+        assert all(torch.equal(two[0][name][2][n], two[1][name][2][n]) for n in weights), name
+        rows = [
+            final_values(tmp_path / where, "ranks", trials.trial(name, world).id, split="test")
+            for where, world in (("one", 1), ("two", 2))
+        ]
+        assert len(rows[0]) == len(trials.trial(name).tasks)
+        for mine, other in zip(*rows, strict=True):
+            assert mine[:2] == other[:2]
+            assert mine.value == pytest.approx(other.value, rel=1e-5)

@@ -1,0 +1,57 @@
+"""Whole trials on real ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from mtlfleet import registry
+from mtlfleet.plan.trial import Recipe, Spec, Trial
+from mtlfleet.train import Communicator, Site, TrialRun
+
+
+def spec(kind: str, use: str, **given: Any) -> Spec:
+    return Spec(use, use, registry.Catalogue().parameters(kind, use, given))
+
+
+def trial(method: str, world: int = 1, steps: int = 6, **recipe: Any) -> Trial:
+    """A short trial with an uneven last batch: 90 samples, batches of 32."""
+    params = {"weights": (0.2, 0.5, 0.3)} if method == "linear" else {}
+    data = spec("dataset", "synthetic_regression", tasks=3, conflict=0.7, train=90, val=30, test=30, dim=6)
+    tasks = ("task_0",) if method == "stl" else ("task_0", "task_1", "task_2")
+    train = {"optimizer": "sgd", "lr": 0.05, "global_batch": 32, "steps": steps, "eval_every": 3, "log_every": 2, **recipe}
+    return Trial(
+        method=spec("method", method, **params),
+        dataset=data,
+        architecture=spec("architecture", "hps", width=8),
+        strategy=spec("strategy", "joint"),
+        recipe=Recipe(**train),
+        tasks=tasks,
+        seed=11,
+        phase="final",
+        world=world,
+    )
+
+
+def train(rank: int, world: int, methods: list[str], root: str) -> dict[str, Any]:
+    """Each method's trial to its end on this rank; the weights before the chosen checkpoint is loaded, and the score."""
+    comm = Communicator(rank, world, dist.group.WORLD if world > 1 else None)
+    found: dict[str, Any] = {}
+    for method in methods:
+        run = TrialRun(trial(method, world), Site(Path(root), "ranks"), comm)
+        progress = run.begin()
+        weights: dict[str, torch.Tensor] = {}
+        finish = run._finish
+
+        def keep(weights: dict[str, torch.Tensor] = weights, run: TrialRun = run, finish: Any = finish) -> None:
+            weights.update({n: t.clone() for n, t in run.parts.model.state_dict().items()})
+            finish()
+
+        run._finish = keep  # type: ignore[method-assign]
+        while not progress.finished:
+            progress = run.advance()
+        found[method] = (progress.state, progress.score, weights)
+    return found
