@@ -27,6 +27,15 @@ def signed(value: float | None, digits: int = 3) -> str:
     return f"+{text}" if text not in ("0", "n/a") and not text.startswith("−") else text
 
 
+def declared(value: float) -> str:
+    """A number someone wrote down, as written.
+
+    >>> declared(0.5), declared(0.05)
+    ('0.5', '0.05')
+    """
+    return f"{value:g}".replace("-", "−")
+
+
 def p_text(value: float | None) -> str:
     """``p = 0.012``, or ``p < 0.0001``.
 
@@ -36,6 +45,10 @@ def p_text(value: float | None) -> str:
     if value is None:
         return "p n/a"
     return "p < 0.0001" if value < 1e-4 else f"p = {value:.3f}" if value >= 0.001 else f"p = {value:.4f}"
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def short_unit(unit: str) -> str:
@@ -69,7 +82,7 @@ def _finding(verdict: Verdict) -> str:
     claim, label = verdict.claim, verdict.label
     unit, method, base = short_unit(verdict.unit), claim.method, baseline_text(verdict)
     by = f"{number(abs(verdict.effect or 0.0))} {unit}"
-    margin = f"{number(claim.margin)} {unit}"
+    margin = f"{declared(claim.margin)} {unit}"
     mean = f"effect {signed(verdict.effect)} {unit}"
     if verdict.verdict == "observed":
         return f"Observed, not registered before its runs: {method} against {base}, {mean}, {label}"
@@ -105,10 +118,13 @@ def _numbers(verdict: Verdict) -> str:
     if detail["family_size"] > 1:
         p += f", {adjusted} {p_text(verdict.p_adjusted)}"
     sets = verdict.n_datasets
-    design = f"{verdict.n_pairs} pairs, {detail['seeds']} seeds × {sets} dataset{'s' if sets != 1 else ''}"
+    models = len({p[1] for p in detail["pairs"]})
+    design = f"{verdict.n_pairs} pairs, {counted(detail['seeds'], 'seed')} × {counted(sets, 'dataset')}"
+    if models > 1:
+        design += f" × {counted(models, 'architecture')}"
     power = ""
     if verdict.power is not None:
-        power = f"; power {verdict.power:.2f} at the margin {number(verdict.claim.margin)}"
+        power = f"; power {verdict.power:.2f} at the margin {declared(verdict.claim.margin)}"
     return f"{interval(verdict)}; {p}; {design}{power}"
 
 
@@ -140,5 +156,5 @@ def _marks(verdict: Verdict) -> str:
         text += f" Equal tuning was waived: {verdict.detail['parity']['reason'] or 'no reason given'}."
     if verdict.fragile:
         other = [r["analysis"] for r in verdict.detail["sensitivity"] if r["verdict"] != verdict.detail["would_be"]]
-        text += f" Fragile: differs under {', '.join(other)}."
+        text += f" Fragile; another verdict from: {', '.join(other)}."
     return text

@@ -12,7 +12,7 @@ from mtlfleet_analysis.evidence import Evidence
 from mtlfleet_analysis.report import claim_figures, queries
 from mtlfleet_analysis.report.palette import badge
 from mtlfleet_analysis.report.svg import draw
-from mtlfleet_analysis.sentences import number, p_text, short_unit, signed
+from mtlfleet_analysis.sentences import declared, number, p_text, short_unit, signed
 from mtlfleet_analysis.verdict import Verdict
 
 
@@ -68,12 +68,12 @@ def facts(verdict: Verdict) -> list[tuple[str, str]]:
     """Design and circumstances, as (name, value) rows."""
     claim, detail = verdict.claim, verdict.detail
     budget, failures = detail["budget"], detail["failures"]
-    asked = f"{claim.alternative.replace('_', ' ')}, margin {number(claim.margin)}"
+    asked = f"{claim.alternative.replace('_', ' ')}, margin {declared(claim.margin)}"
     tuned = ", ".join(f"{m} {n}" for m, n in budget["tuning_trials"].items())
     rows = [
         (
             "claim",
-            f"{asked}, α {number(claim.alpha)}, family {claim.family} of {detail['family_size']}",
+            f"{asked}, α {declared(claim.alpha)}, family {claim.family} of {detail['family_size']}",
         ),
         ("scope", "these datasets" if claim.scope == "these_datasets" else "datasets like these"),
         ("registration", detail["standing"]["note"]),

@@ -8,6 +8,7 @@ BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#aa4499", 
 # colours of the page that change in the dark; the figures' attributes are mapped by the style sheet
 DARK = {INK: "#e8ebef", MUTED: "#a3adb8", RULE: "#39424d", BAND: "#2a323c", PAPER: "#14181d"}
 DARK |= {BLUE: "#56b4e9", ORANGE: "#ff8a3d", GREEN: "#2fcf9f", PURPLE: "#e08ad0", GREY: "#9aa5b1"}
+DARK |= {"#882255": "#d1689a", "#332288": "#9385e6", "#b8860b": "#d9ab3d", "#c2556b": "#ee8a9c"}
 
 VERDICTS = {
     "supported": ("✓", BLUE),
@@ -26,7 +27,7 @@ SHAPES = {
     "observed": "triangle-up",
 }
 
-METHODS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#56b4e9", "#7b8794", "#882255", "#44aa99", "#332288")
+METHODS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#c2556b", "#7b8794", "#882255", "#44aa99", "#332288")
 
 
 def badge(verdict: str, label: str) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """Studies in which nothing is true: how often does the judging say otherwise? And does the harness notice bad practice?
 
-Differences have t(5) tails and another scale in every dataset. Bounds are the nominal level plus what 99.9 % of honest tests
-stay within at this number of studies.
+Differences have t(5) tails and another scale in every dataset. Bounds are the nominal level plus what 99.9 % of honest
+tests stay within at this number of studies.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def test_population_claims_hold_their_level_where_seed_level_tests_do_not() -> N
 
 
 def test_a_family_of_methods_and_the_negative_control() -> None:
-    """Ten null methods against one baseline: Holm keeps the family's error, "the best mean is bold" fails the same harness."""
+    """Ten null methods against one baseline: Holm keeps the family's error; "the best mean is bold" is caught."""
     rng = np.random.default_rng(8)
     false_support = bold = higher = 0
     for _ in range(STUDIES):
@@ -128,7 +128,7 @@ def test_failures_scored_worst_keep_the_level_where_dropping_them_does_not() -> 
 
 
 def test_the_whole_path_from_runs_to_verdict() -> None:
-    """Simulated runs, best-of-two baselines chosen on validation, every guard: an A/A study is not supported too often."""
+    """Simulated runs, every guard, judged whole: an A/A study is not supported too often."""
     studies, supported = 80, 0
     one = Claim(id="c", method="pcgrad", baseline=Baseline(best_of=("ls",)), margin=0.5)
     for seed in range(studies):

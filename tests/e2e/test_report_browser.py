@@ -1,0 +1,230 @@
+"""The report in a real browser: nothing is fetched, run or injected; nothing overflows; no figure is empty."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtlfleet.plan.claims import Baseline, Claim, Estimand
+from mtlfleet_analysis.evidence import Evidence, Registration
+from mtlfleet_analysis.judging import judge_evidence
+from mtlfleet_analysis.report import page as report_page
+from mtlfleet_analysis.simulation import BEFORE, Design, simulate
+
+PAYLOADS = (
+    "</script><img src=x onerror=window.pwned=1>",
+    "<svg onload=window.pwned=1><script>window.pwned=1</script></svg>",
+    "\"'><iframe src=javascript:window.pwned=1></iframe>",
+    "</style><style>*{display:none}</style><base href=//evil.example>",
+    "</title><meta http-equiv=refresh content='0;url=http://evil.example'>",
+    "]]><!--<a href=javascript:window.pwned=1>x</a>",
+    "{{ 7 * 7 }}{% raw %}${window.pwned=1}",
+    "javascript:window.pwned=1//\u202eevil\u0007\x1b]52;c;AAAA\x07",
+    "datum.x');window.pwned=1;('",
+)
+QUIET = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+)  # fmt: skip
+
+
+def browser_path() -> str:
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if not found:
+        pytest.fail("no browser found for the report's tests: install Debian's package `chromium`, or set CHROMIUM")
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    path = browser_path()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        running = play.chromium.launch(executable_path=path, args=list(QUIET))
+        yield running
+        running.close()
+
+
+def claims() -> list[Claim]:
+    return [
+        Claim(id="up", question="Up?", method="pcgrad", baseline=Baseline(best_of=("ls",)), margin=1.0),
+        Claim(id="same", method="mgda", baseline=Baseline(best_of=("ls", "mean")), margin=8.0),
+        Claim(
+            id="left",
+            method="mgda",
+            baseline=Baseline(best_of=("ls",)),
+            margin=0.01,
+            estimand=Estimand(kind="metric", task="left", metric="error"),
+            family="second",
+        ),
+    ]
+
+
+def design(**given: Any) -> Design:
+    effects = {"ls": 0.0, "mean": -0.5, "pcgrad": 3.0, "mgda": 0.1}
+    fates = {("mgda", "waves", 2): "diverged", ("mean", "digits", 0): "lost"}
+    return Design(**{"effects": effects, "configs": 4, "fates": fates, **given})
+
+
+def poisoned(payload: str) -> tuple[Evidence, list[Claim]]:
+    """A study in which every text a user, a plug-in or an exception can set carries the payload."""
+
+    def bad(name: str) -> str:
+        return f"{name}{payload}"
+
+    clean = simulate(design(datasets=("digits",)), 0)
+    runs = tuple(
+        replace(
+            r,
+            trial=bad(r.trial),
+            method=bad(r.method),
+            dataset=bad(r.dataset),
+            architecture=bad(r.architecture),
+            task="*" if r.task == "*" else bad(r.task),
+            reason=bad("died: "),
+            label=bad(r.label),
+            params=f'{{"{"weight"}": {payload!r}}}' if "'" in payload else r.params,
+            values={(s, bad(t), m): v for (s, t, m), v in r.values.items()},
+        )
+        for r in clean.runs
+    )
+    asked = [
+        replace(
+            c,
+            id=bad(c.id),
+            question=bad("Better?"),
+            method=bad(c.method),
+            baseline=Baseline(best_of=tuple(map(bad, c.baseline.best_of))),
+            parity="waived",
+            parity_reason=bad("because"),
+            family=bad("f"),
+            estimand=replace(c.estimand, task=c.estimand.task and bad(c.estimand.task)),
+        )
+        for c in claims()
+    ]
+    evidence = replace(
+        clean,
+        study=bad("study"),
+        title=bad("Title"),
+        runs=runs,
+        tasks=tuple(replace(t, dataset=bad(t.dataset), task=bad(t.task)) for t in clean.tasks),
+        datasets=tuple(map(bad, clean.datasets)),
+        architectures=tuple(map(bad, clean.architectures)),
+        methods=tuple(map(bad, clean.methods)),
+        single_task=tuple(map(bad, clean.single_task)),
+        versions={"mtlfleet": bad("1")},
+        labels={bad("pcgrad"): bad("Label")},
+    )
+    locks = tuple(
+        Registration(claim_id=c.id, number=1, registration=c.registration(evidence.sha256), registered_at=BEFORE)
+        for c in asked
+    )
+    return replace(evidence, registrations=locks), asked
+
+
+class Visit:
+    """One page, opened with every request refused and every complaint written down."""
+
+    def __init__(self, browser: Any, html: Path, width: int, dark: bool = False) -> None:
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", offline=True
+        )
+        self.page = context.new_page()
+        self.page.on("request", lambda r: self.requests.append(r.url))
+        self.page.on("console", lambda m: self.complaints.append(m.text))
+        self.page.on("pageerror", lambda e: self.complaints.append(str(e)))
+        self.page.on("dialog", lambda d: self.complaints.append(d.message))
+        self.page.goto(html.as_uri())
+        self.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+
+    def count(self, selector: str) -> int:
+        return int(self.page.locator(selector).count())
+
+    def overflow(self) -> int:
+        return int(self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
+
+
+@pytest.fixture(scope="module")
+def ordinary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    evidence = simulate(design(), 0, claims())
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(report_page(evidence, judge_evidence(evidence, claims())))
+    return path
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_an_ordinary_report(browser: Any, ordinary: Path, width: int, dark: bool) -> None:
+    visit = Visit(browser, ordinary, width, dark)
+    assert visit.requests == [ordinary.as_uri()]
+    assert visit.complaints == []
+    assert visit.overflow() <= 0
+    assert visit.count("article.card") == 3
+    assert visit.count("script") == visit.count("img") == visit.count("[style]") == 0
+    paper, ink = (
+        visit.page.evaluate(f"getComputedStyle(document.body).{what}") for what in ("backgroundColor", "color")
+    )
+    assert (sum(map(int, paper[4:-1].split(","))) < sum(map(int, ink[4:-1].split(",")))) is dark
+
+
+def test_figures_show_what_they_are_about(browser: Any, ordinary: Path) -> None:
+    visit = Visit(browser, ordinary, 1280)
+    # two forests (percentage points, left.error), two trade-offs, two heat maps; strips for the measured claims
+    assert visit.count("#effects svg") == 2
+    assert visit.count("#effects .mark-symbol path") == visit.count("#claims .card:not(.invalid)")
+    assert visit.count("#tradeoffs svg") == visit.count("#tasks svg") == 2
+    seeds = visit.count("#tradeoffs .layer_1_marks path")
+    assert seeds >= 2 * 5 * 4  # two datasets, at least five methods with at least four seeds that gave numbers
+    assert visit.count("#tradeoffs .layer_0_layer_0_marks path") == 4  # two baselines' sweeps on two datasets
+    assert visit.count("#tasks .mark-text.layer_1_marks text") == 2 * 4 * 2  # datasets, methods, tasks
+    assert visit.count("#leaderboard svg circle") == 5
+    for figure in visit.page.locator("svg.drawing").all():
+        box = figure.bounding_box()
+        assert box["width"] > 100
+        assert box["height"] > 30
+    colours = visit.page.evaluate(
+        "[...document.querySelectorAll('.drawing text')].map(t => getComputedStyle(t).fill)"
+        ".filter(c => c === 'rgba(0, 0, 0, 0)').length"
+    )
+    assert colours == 0
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_no_text_becomes_an_element(browser: Any, tmp_path: Path, payload: str) -> None:
+    evidence, asked = poisoned(payload)
+    verdicts = judge_evidence(evidence, asked)
+    assert any(v.effect is not None for v in verdicts), [v.guards for v in verdicts]
+    path = tmp_path / "report.html"
+    path.write_text(report_page(evidence, verdicts))
+    visit = Visit(browser, path, 390)
+    assert visit.requests == [path.as_uri()]
+    assert visit.complaints == []
+    assert visit.page.evaluate("window.pwned === undefined")
+    for tag in ("script", "iframe", "object", "embed", "form", "input", "base", "img", "image", "foreignObject"):
+        assert visit.count(tag) == 0, tag
+    assert visit.count("style") == 1
+    assert visit.count("a:not([href^='#'])") == 0
+    handlers = "[...document.querySelectorAll('*')].filter(e => [...e.attributes].some(a => a.name.startsWith('on')))"
+    assert visit.page.evaluate(f"{handlers}.length") == 0
+    assert visit.overflow() <= 0
+    text = visit.page.inner_text("body")
+    assert "49" not in visit.page.title()
+    assert payload[:12].split("\u202e")[0] in text.replace("\n", "")
+    assert "\u202e" not in path.read_text()
+    assert "\x1b" not in path.read_text()
+
+
+def test_a_missing_browser_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CHROMIUM", raising=False)
+    with pytest.raises(pytest.fail.Exception, match="Debian's package `chromium`"):
+        browser_path()
