@@ -1,0 +1,40 @@
+"""The rules as written name what the code does: every field, verdict and guard, and claims that a study would accept."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from ruamel.yaml import YAML
+
+from mtlfleet.plan.claims import PROTOCOL_VERSION, Claim
+from mtlfleet.plan.schema import ClaimEntry
+from mtlfleet_analysis.decision import Answer
+from mtlfleet_analysis.guards import CHECKED
+
+ROOT = Path(__file__).parents[3]
+GUIDE = (ROOT / "docs" / "claims.md").read_text()
+RULES = (ROOT / "analysis" / "README.md").read_text()
+
+
+def test_every_field_of_a_claim_is_explained() -> None:
+    assert [f.name for f in fields(Claim) if f"`{f.name}`" not in GUIDE] == []
+    assert set(ClaimEntry.model_fields) == {f.name for f in fields(Claim)}
+
+
+def test_every_verdict_is_explained() -> None:
+    assert [a for a in get_args(Answer) if f" {a}" not in GUIDE] == []
+
+
+def test_the_rules_carry_their_version_and_every_guard() -> None:
+    assert f"Protocol version {PROTOCOL_VERSION}." in RULES
+    assert [name for name in CHECKED if f"| {name} |" not in RULES] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "analysis" / "claims").glob("*.yaml")), ids=lambda p: p.stem)
+def test_written_claims_are_claims(path: Path) -> None:
+    entries = YAML(typ="safe").load(path.read_text())["claims"]
+    claims = [ClaimEntry.model_validate(entry) for entry in entries]
+    assert len({c.id for c in claims}) == len(claims) > 0
