@@ -30,6 +30,7 @@ HELP: Mapping[str, str] = {
     "datasets": "List the datasets, or show one.",
     "architectures": "List the architectures, or show one.",
     "export": "Write results as parquet, csv, duckdb, latex or markdown.",
+    "gc": "Delete what no result needs: old checkpoints, orphans.",
     "schema": "The study file's JSON Schema, for editors.",
     "explain": "What an error code means and how to mend it.",
     "version": "Versions of mtlfleet and of what it runs on.",

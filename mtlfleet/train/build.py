@@ -71,13 +71,24 @@ def build_spec(site: Site, kind: str, spec: Spec) -> Any:
     return site.catalogue.load(kind, spec.use)(**_values(dict(spec.params)))
 
 
+def seed_torch(seed: int, device: torch.device) -> None:
+    """Seed torch's global generators of the CPU and of this rank's device.
+
+    ``torch.manual_seed`` would also queue a call, with a formatted stack, for every accelerator library that is not there:
+    more than a millisecond in each training step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 def build(trial: Trial, site: Site, device: torch.device) -> Parts:
     """All of a trial's objects; the model's weights depend on the seed alone."""
     dataset = _dataset(site, trial.dataset.use, canonical(trial.dataset.params))
     facts = dataset.facts()
     tasks = tuple(task for task in facts.tasks if task.name in trial.tasks)
     architecture: Architecture = build_spec(site, "architecture", trial.architecture)
-    torch.manual_seed(stream(trial.seed, "init"))
+    seed_torch(stream(trial.seed, "init"), device)
     model = architecture.build(tasks, facts.input_shape).to(device)
     wanted: Sequence[Split] = tuple(Split) if trial.phase == "final" else (Split.TRAIN, Split.VAL)
     return Parts(

@@ -19,7 +19,7 @@ from mtlfleet.plan.streams import stream
 from mtlfleet.plan.trial import Trial
 from mtlfleet.store import AttemptWriter, checkpoint_path, restorable
 from mtlfleet.train import checkpoint
-from mtlfleet.train.build import Parts, Site, build
+from mtlfleet.train.build import Parts, Site, build, seed_torch
 from mtlfleet.train.communicator import Communicator
 from mtlfleet.train.evaluate import Measured, evaluate, mean_skill
 from mtlfleet.train.feed import Feed
@@ -157,7 +157,7 @@ class TrialRun:
         step, recipe = self.position.step, self.trial.recipe
         set_learning_rate(self.optimizer, learning_rate(recipe, step, self.total))
         # Dropout and its kin draw from torch's global generator: it is set for this step, so a resumed run draws alike.
-        torch.manual_seed(stream(self.trial.seed, "forward", step, self.comm.rank))
+        seed_torch(stream(self.trial.seed, "forward", step, self.comm.rank), self.comm.device)
         info = self.engine.step(self._losses(step), epoch=self.feed.epoch(step))
         self.position.step += 1
         if info.skipped:
