@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from mtlfleet.plan.claims import Claim
-from mtlfleet_analysis.signflip import EXACT_UP_TO, FlipMeans, Floats, sign_flip_test
+from mtlfleet_analysis.signflip import EXACT_UP_TO, FLIPS, FlipMeans, Floats, sign_flip_test
 
 Answer = Literal["supported", "refuted", "inconclusive", "invalid", "observed"]
 
@@ -41,10 +41,11 @@ class FlipTest:
     differences: Floats
     strata: tuple[Hashable, ...]
     seed: int
+    flips: int = FLIPS
 
     @cached_property
     def _flips(self) -> FlipMeans:
-        return FlipMeans.of(self.differences, self.strata, seed=self.seed)
+        return FlipMeans.of(self.differences, self.strata, seed=self.seed, flips=self.flips)
 
     def above(self, theta: float) -> float:
         if self.differences.size <= EXACT_UP_TO:
@@ -60,8 +61,8 @@ class FlipTest:
         return self._flips.limits(alpha)
 
     @classmethod
-    def of(cls, differences: Sequence[float], strata: Sequence[Hashable], seed: int) -> FlipTest:
-        return cls(np.asarray(differences, dtype=np.float64), tuple(strata), seed)
+    def of(cls, differences: Sequence[float], strata: Sequence[Hashable], seed: int, flips: int = FLIPS) -> FlipTest:
+        return cls(np.asarray(differences, dtype=np.float64), tuple(strata), seed, flips)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,13 +40,17 @@ class Case:
     standing: Standing
     registration: str
     seed: int
-    p: float  # 1 where a guard fired
+
+    @cached_property
+    def p(self) -> float:
+        """The claim's own p; 1 where a guard fired, so that the claim stays in its family."""
+        return claim_p(self.claim, self.test) if self.pairs and not self.guards else 1.0
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
         return self.pairing.pairs
 
-    @property
+    @cached_property
     def test(self) -> ShiftTest:
         return main_test(self.claim, self.pairs, self.seed)
 
@@ -83,9 +88,7 @@ def _case(evidence: Evidence, claim: Claim) -> Case:
     guards = fired(evidence, claim, pairing)
     registration = claim.registration(evidence.sha256)
     seed = stream(int(registration[:15], 16), "sign-flip")
-    usable = bool(pairing.pairs) and not guards
-    p = claim_p(claim, main_test(claim, pairing.pairs, seed)) if usable else 1.0
-    return Case(claim, pairing, guards, standing(evidence, claim), registration, seed, p)
+    return Case(claim, pairing, guards, standing(evidence, claim), registration, seed)
 
 
 def _verdict(evidence: Evidence, case: Case, p_adjusted: float, level: float, family_size: int) -> Verdict:

@@ -1,4 +1,4 @@
-"""The rules as written name what the code does: every field, verdict and guard, and claims that a study would accept."""
+"""The rules as written name what the code does: every field, verdict and guard; written claims are claims."""
 
 from __future__ import annotations
 
