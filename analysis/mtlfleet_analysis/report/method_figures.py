@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mtlfleet_analysis.readings import Change, Tradeoff
 from mtlfleet_analysis.report.palette import BLUE, INK, METHODS, MUTED, ORANGE, PAPER
-from mtlfleet_analysis.report.vega import Spec, extent, spec
+from mtlfleet_analysis.report.vega import Spec, amount, extent, names, spec
 
 
 def method_colours(methods: Sequence[str]) -> Spec:
@@ -15,70 +15,38 @@ def method_colours(methods: Sequence[str]) -> Spec:
 
 def pareto(tradeoff: Tradeoff, methods: Sequence[str], title: str) -> Spec:
     """Two tasks, validation: the sweep's configurations joined, each method's seeds and mean. Up-right is better."""
-    (x_task, x_metric), (y_task, y_metric) = tradeoff.tasks
     rows: list[Spec] = [
         {"method": p.method, "kind": p.kind, "x": p.values[0], "y": p.values[1]} for p in tradeoff.points
     ]
     shown = [m for m in methods if any(r["method"] == m for r in rows)]
-    colour = {
-        "field": "method",
-        "type": "nominal",
-        "scale": method_colours(shown),
-        "legend": {"title": None, "orient": "bottom", "columns": 4, "symbolType": "circle", "symbolOpacity": 1},
-    }
-
-    def axis(index: int, field: str, task: str, metric: str) -> Spec:
-        domain = extent([r[field] for r in rows])
-        better = "higher" if tradeoff.up[index] else "lower"
-        return {
-            "field": field,
-            "type": "quantitative",
-            "scale": {"domain": domain, "nice": False, "zero": False, "reverse": not tradeoff.up[index]},
-            "axis": {
-                "title": f"{task} {metric} ({better} is better)",
-                "tickCount": 5,
-                "format": ".3~g",
-                "gridOpacity": 0.6,
-            },
-        }
-
-    x, y = axis(0, "x", x_task, x_metric), axis(1, "y", y_task, y_metric)
-    at = {"x": x, "y": y, "color": colour}
+    legend = {"title": None, "orient": "bottom", "columns": 4, "symbolType": "circle", "symbolOpacity": 1}
+    colour = {"field": "method", "type": "nominal", "scale": method_colours(shown), "legend": legend}
+    at = {"x": _axis(tradeoff, 0, "x", rows), "y": _axis(tradeoff, 1, "y", rows), "color": colour}
+    hollow = {"size": 26, "filled": False, "fill": PAPER}
+    disc = {"type": "point", "filled": True, "size": 120, "opacity": 1, "stroke": PAPER, "strokeWidth": 1.2}
+    layers: tuple[tuple[str, Spec, Spec], ...] = (
+        ("sweep", {"type": "line", "strokeWidth": 1.5, "opacity": 0.7, "point": hollow}, {"order": {"field": "x"}}),
+        ("seed", {"type": "point", "shape": "cross", "filled": True, "size": 30, "opacity": 0.45}, {}),
+        ("mean", disc, {}),
+    )
     return spec(
         title=title,
         data={"values": rows},
         width=330,
         height=260,
         layer=[
-            {
-                "transform": [{"filter": "datum.kind == 'sweep'"}],
-                "mark": {
-                    "type": "line",
-                    "strokeWidth": 1.5,
-                    "opacity": 0.7,
-                    "point": {"size": 26, "filled": False, "fill": PAPER},
-                },
-                "encoding": {**at, "order": {"field": "x"}},
-            },
-            {
-                "transform": [{"filter": "datum.kind == 'seed'"}],
-                "mark": {"type": "point", "shape": "cross", "filled": True, "size": 30, "opacity": 0.45},
-                "encoding": at,
-            },
-            {
-                "transform": [{"filter": "datum.kind == 'mean'"}],
-                "mark": {
-                    "type": "point",
-                    "filled": True,
-                    "size": 120,
-                    "opacity": 1,
-                    "stroke": PAPER,
-                    "strokeWidth": 1.2,
-                },
-                "encoding": at,
-            },
+            {"transform": [{"filter": f"datum.kind == '{kind}'"}], "mark": mark, "encoding": {**at, **more}}
+            for kind, mark, more in layers
         ],
     )
+
+
+def _axis(tradeoff: Tradeoff, index: int, field: str, rows: Sequence[Spec]) -> Spec:
+    """One task's primary metric, turned so that further out is better."""
+    (task, metric), up = tradeoff.tasks[index], tradeoff.up[index]
+    title = f"{task} {metric} ({'higher' if up else 'lower'} is better)"
+    domain = extent([r[field] for r in rows])
+    return amount(field, domain, title, reverse=not up, tickCount=5, format=".3~g", gridOpacity=0.6)
 
 
 def parallel(tradeoff: Tradeoff, methods: Sequence[str], title: str) -> Spec:
@@ -128,66 +96,35 @@ def _signed(value: float) -> str:
 def heat(changes: Sequence[Change], methods: Sequence[str], title: str) -> Spec:
     """Signed percent against single-task learning, a column a task and metric; pale where the interval covers zero."""
     top = max((abs(c.mean) for c in changes), default=1.0) or 1.0
-    rows = [
+    rows: list[Spec] = [
         {
             "method": c.method,
             "column": f"{c.task} {c.metric}",
             "text": _signed(c.mean),
             "value": c.mean,
-            "sure": 1 if c.sure else 0,
+            "sure": int(c.sure),
         }
         for c in changes
     ]
     columns = list(dict.fromkeys(r["column"] for r in rows))
-    x = {
-        "field": "column",
-        "type": "nominal",
-        "sort": columns,
-        "axis": {
-            "title": None,
-            "orient": "top",
-            "labelAngle": -30,
-            "labelAlign": "left",
-            "domain": False,
-            "ticks": False,
-        },
+    hue = {"domain": [-top, 0, top], "range": [ORANGE, "#c9ced6", BLUE], "interpolate": "lab"}
+    pale = {"domain": [0, 1], "range": [0.18, 0.62]}
+    cell = {
+        "color": {"field": "value", "type": "quantitative", "legend": None, "scale": hue},
+        "opacity": {"field": "sure", "type": "quantitative", "legend": None, "scale": pale},
     }
-    y = {
-        "field": "method",
-        "type": "nominal",
-        "sort": list(methods),
-        "axis": {"title": None, "domain": False, "ticks": False, "labelColor": INK},
-    }
+    ink = {"condition": {"test": "datum.sure == 1", "value": INK}, "value": MUTED}
     return spec(
         title=title,
         data={"values": rows},
         width={"step": 74},
         height={"step": 30},
-        encoding={"x": x, "y": y},
+        encoding={
+            "x": names("column", columns, orient="top", labelAngle=-30, labelAlign="left", labelColor=MUTED),
+            "y": names("method", methods),
+        },
         layer=[
-            {
-                "mark": {"type": "rect", "stroke": PAPER, "strokeWidth": 2, "cornerRadius": 3},
-                "encoding": {
-                    "color": {
-                        "field": "value",
-                        "type": "quantitative",
-                        "legend": None,
-                        "scale": {"domain": [-top, 0, top], "range": [ORANGE, "#c9ced6", BLUE], "interpolate": "lab"},
-                    },
-                    "opacity": {
-                        "field": "sure",
-                        "type": "quantitative",
-                        "legend": None,
-                        "scale": {"domain": [0, 1], "range": [0.18, 0.62]},
-                    },
-                },
-            },
-            {
-                "mark": {"type": "text", "fontSize": 12},
-                "encoding": {
-                    "text": {"field": "text"},
-                    "color": {"condition": {"test": "datum.sure == 1", "value": INK}, "value": MUTED},
-                },
-            },
+            {"mark": {"type": "rect", "stroke": PAPER, "strokeWidth": 2, "cornerRadius": 3}, "encoding": cell},
+            {"mark": {"type": "text", "fontSize": 12}, "encoding": {"text": {"field": "text"}, "color": ink}},
         ],
     )
