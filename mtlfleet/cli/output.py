@@ -24,6 +24,7 @@ __all__ = [
     "print_findings",
     "printable",
     "settings",
+    "short_path",
     "study_file",
     "study_or_store",
     "table",
@@ -137,3 +138,12 @@ def _hint(folder: Path) -> str | None:
 def close_pipe() -> None:
     """The reader has gone: let the interpreter's last flush go nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def short_path(path: Path) -> str:
+    """Relative to the working folder where that is shorter."""
+    try:
+        near = os.path.relpath(path)
+    except ValueError:
+        return str(path)
+    return near if len(near) < len(str(path)) else str(path)

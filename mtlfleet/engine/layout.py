@@ -49,6 +49,13 @@ class Layout:
                 place.copy_(gradient.reshape(-1))
         return into
 
+    def pack_from(self, first: int, gradients: Sequence[Tensor | None], into: Tensor) -> None:
+        """Copy gradients of the parameters from position ``first`` on into ``into``; None leaves what is there."""
+        for place, gradient in enumerate(gradients, first):
+            if gradient is not None:
+                offset = self.offsets[place]
+                into[offset : offset + gradient.numel()] = gradient.reshape(-1)
+
     def write(self, flat: Tensor) -> None:
         """Set ``.grad`` of every parameter from the flat vector [padded], in the parameter's own type."""
         for parameter, offset in zip(self.parameters, self.offsets, strict=True):

@@ -13,6 +13,7 @@ from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.gradients import Gram, Losses, Rows, Weights
 from mtlfleet.engine.layout import Layout
 
+PIECE = 1_048_576  # numbers: K gradients that fit in this travel together, larger ones task by task
 BLOCK = 65_536  # columns of a float64 Gram block: small enough to stay in cache, large enough for a real gemm
 
 
@@ -47,6 +48,7 @@ class StepGradients:
         self._exchange = exchange
         self._heads = heads
         self._rows: Tensor | None = None
+        self._own_local: Tensor | None = None  # this rank's, not yet averaged
         self._own_flat: Tensor | None = None
         self._direction: Tensor | None = None
         self.weights: Tensor | None = None
@@ -54,41 +56,58 @@ class StepGradients:
         self.losses = losses
 
     def gram(self) -> Gram:
-        """[K, K]: each rank's float64 partial sum over its columns, then one all-reduce of K * K numbers."""
+        """[K, K]: each rank's float64 partial sum over its columns, then one all-reduce of K * K numbers.
+
+        Task gradients of heads ride along when they are few: one message less.
+        """
         if self.seen_gram is None:
-            self.seen_gram = self._exchange.total(block_gram(self.rows()))
+            partial = block_gram(self.rows())
+            own = self._own_local
+            if own is not None and own.numel() <= BLOCK:
+                told = self._exchange.total(torch.cat([partial.flatten(), own.cpu().to(torch.float64)]))
+                self._own_flat = (told[partial.numel() :] / self._exchange.world).to(own.dtype).to(own.device)
+                self._own_local = None
+                self.seen_gram = told[: partial.numel()].view_as(partial)
+            else:
+                self.seen_gram = self._exchange.total(partial)
             if not torch.isfinite(self.seen_gram).all():
                 raise NonFinite("a task gradient is not finite")
         return Gram(self.seen_gram)
 
     def rows(self) -> Rows:
-        """[K, n]: K backwards; each task's flat gradient is exchanged before the next one is taken."""
+        """[K, n]: K backwards; a task's flat gradient is exchanged before the next one is taken, unless all are small."""
         if self._rows is None:
             self._collect()
         assert self._rows is not None
         return Rows(self._rows)
 
     def _collect(self) -> None:
-        flat = self._layout.empty()
-        rows = torch.empty(len(self._reach.tasks), self._layout.shard, dtype=flat.dtype, device=flat.device)
+        tasks, layout = len(self._reach.tasks), self._layout
+        together = tasks * layout.padded <= PIECE
+        flat = layout.empty()
+        rows = flat.new_zeros(tasks, layout.padded if together else layout.shard)
         own_flat = self._own.empty() if self._own is not None else None
         cursor = 0
 
         def deliver(k: int, _task: str, shared: Gradients, own: Gradients) -> None:
             nonlocal cursor
-            rows[k] = self._exchange.reduce(self._layout.pack(shared, flat))
+            if together:
+                layout.pack(shared, rows[k])
+            else:
+                rows[k] = self._exchange.reduce(layout.pack(shared, flat))
             if self._own is not None and own_flat is not None:
-                for offset, parameter, gradient in zip(
-                    self._own.offsets[cursor:], self._own.parameters[cursor:], own, strict=False
-                ):
-                    if gradient is not None:
-                        own_flat[offset : offset + parameter.numel()] = gradient.reshape(-1)
+                self._own.pack_from(cursor, own, own_flat)
             cursor += len(own)
 
         sequential(self._graph, self._reach, deliver)
-        self._rows = rows
-        if own_flat is not None:
-            self._own_flat = self._exchange.mean(own_flat)
+        self._rows = self._exchange.reduce_rows(rows) if together else rows
+        self._own_local = own_flat
+
+    def _average_own(self) -> None:
+        """Mean over ranks of the task parameters' gradients, if the Gram's message did not carry them."""
+        if self._own_local is not None:
+            self._own_flat = self._exchange.mean(self._own_local)
+            self._own_local = None
 
     def apply(self, weights: Weights) -> None:
         """From the rows if they were asked for, else by one ordinary backward and one all-reduce."""
@@ -97,6 +116,7 @@ class StepGradients:
             combined = torch.mv(self._rows.t(), self.weights.to(self._rows.dtype).to(self._rows.device))
             self._direction = self._exchange.gather(combined)
             if self._heads == "weighted":
+                self._average_own()
                 self._scale_own()
             return
         by_task = {task: float(w) for task, w in zip(self._reach.tasks, self.weights, strict=True)}
@@ -128,6 +148,7 @@ class StepGradients:
         """
         if self._direction is None:
             raise RuntimeError("the method wrote no gradient: it must call apply or write exactly once")
+        self._average_own()
         finite = torch.isfinite(self._direction).all()
         if self._own_flat is not None:
             finite = finite & torch.isfinite(self._own_flat).all()
