@@ -1,0 +1,178 @@
+"""`mtlfleet launch` on real Ray with two-rank gangs: to a verdict, again for nothing, through kills, stops and failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import fleet
+import kills
+
+TRIALS = 8 + 8  # two configurations and two final seeds of four cells (single-task training has one per task)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """An undisturbed study and its digest."""
+    study = fleet.write(tmp_path_factory.mktemp("undisturbed"))
+    done = fleet.run("launch", study)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return study, fleet.run("digest", study).stdout.split()[0]
+
+
+def rows(study: Path, query: str) -> list[dict[str, object]]:
+    done = fleet.run("sql", study, query, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    return list(found if isinstance(found, list) else found["rows"])
+
+
+def test_a_launch_ends_in_a_verdict_a_database_and_a_report(finished: tuple[Path, str]) -> None:
+    study, _ = finished
+    root = study.parent / "runs" / "tiny"
+    assert (root / "results.duckdb").exists()
+    assert (root / "report.html").stat().st_size > 10_000
+    assert not (root / ".tune").exists() or not any((root / ".tune").iterdir())
+    counts = rows(study, "select state, count(*) as n from trial_summary group by state")
+    assert counts == [{"state": "done", "n": TRIALS}]
+    (verdict,) = rows(study, "select claim_id, verdict from verdicts")
+    assert verdict["claim_id"] == "pcgrad_beats_sum"
+    assert verdict["verdict"] != "invalid"
+    board = rows(study, "select method, avg(delta_m_pct) as dm from delta_m group by method order by method")
+    assert [row["method"] for row in board] == ["ls", "pcgrad", "stl"]
+
+
+def test_test_is_read_once_and_by_final_trials_only(finished: tuple[Path, str]) -> None:
+    study, _ = finished
+    found = rows(
+        study,
+        "select t.phase, m.split, count(*) as n, count(distinct m.trial_id) as trials, count(distinct (m.trial_id, m.task)) as reads "
+        "from metrics m join trials t using (study_id, trial_id) where m.split = 'test' group by all",
+    )
+    assert [(row["phase"], row["trials"]) for row in found] == [("final", 8)]
+    assert found[0]["n"] == found[0]["reads"]
+
+
+def test_each_rank_left_a_log(finished: tuple[Path, str]) -> None:
+    study, _ = finished
+    trial = rows(study, "select trial_id from trials order by trial_id limit 1")[0]["trial_id"]
+    for rank in (0, 1):
+        said = fleet.run("logs", str(trial), "--rank", str(rank), "--study", study)
+        assert said.returncode == 0, said.stderr
+        assert "begins at step 0" in said.stdout
+
+
+def test_launching_again_runs_nothing(finished: tuple[Path, str]) -> None:
+    study, digest = finished
+    again = fleet.run("launch", study, "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["ran"] == 0
+    assert "starting Ray" not in again.stderr
+    assert fleet.run("digest", study).stdout.split()[0] == digest
+
+
+def test_a_wider_study_runs_only_its_new_cells(finished: tuple[Path, str], tmp_path: Path) -> None:
+    study, _ = finished
+    wider = fleet.write(
+        tmp_path, fleet.STUDY, ("seeds: [1, 2]", "seeds: [1, 2, 3]"), ("claims:", f"storage: {{root: {study.parent}/runs/tiny}}\nclaims:")
+    )
+    plan = fleet.run("launch", wider, "--dry-run")
+    assert plan.returncode == 0, plan.stderr
+    assert "4 trials would run now" in plan.stdout
+
+
+@pytest.mark.parametrize("target", kills.TARGETS)
+def test_a_sigkill_leaves_no_trace_in_the_results(target: str, finished: tuple[Path, str], tmp_path: Path) -> None:
+    study = fleet.write(tmp_path)
+    running = kills.launch(study)
+    deadline = time.monotonic() + 120
+    store = tmp_path / "runs" / "tiny"
+    while time.monotonic() < deadline and running.poll() is None:
+        time.sleep(0.05)
+        if len(list(store.glob("segments/study=tiny/trial=*/attempt=1.end.json"))) >= 3 and (
+            chosen := kills.victims(running.pid, target)
+        ):
+            os.kill(chosen[-1], signal.SIGKILL)
+            break
+    else:
+        pytest.fail("nothing was there to kill")
+    running.communicate(timeout=200)
+    kills.finish(study)
+    assert fleet.run("digest", study).stdout.split()[0] == finished[1]
+
+
+def test_ctrl_c_drains_and_the_same_command_goes_on(finished: tuple[Path, str], tmp_path: Path) -> None:
+    study = fleet.write(tmp_path, fleet.STUDY, ("steps: 60", "steps: 61"))
+    running = subprocess.Popen(
+        fleet.command("launch", study), env=fleet.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    store = tmp_path / "runs" / "tiny"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(store.glob("segments/study=tiny/trial=*/attempt=1.end.json")):
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == 130, said
+    assert "nothing is lost" in said
+    assert "Traceback" not in said
+    states = json.loads(fleet.run("status", study, "--json").stdout)
+    assert states["schema"].startswith("mtlfleet/status/")
+    again = fleet.run("launch", study, "--json")
+    assert again.returncode == 0, again.stderr
+    assert 0 < json.loads(again.stdout)["ran"] < TRIALS
+
+
+BROKEN = '''\
+from dataclasses import dataclass
+
+from mtlfleet.methods.base import Decision, Losses, LossWeighting, Step, Weights, method
+
+
+@method("broken")
+@dataclass(frozen=True, kw_only=True)
+class Broken(LossWeighting[None]):
+    """Fails at its third step on purpose."""
+
+    def weigh(self, losses: Losses, state: None, at: Step) -> Decision:
+        if at.number == 2:
+            raise RuntimeError("the third step is one too many")
+        return Decision(Weights(losses * 0 + 1), state)
+'''
+
+
+def test_a_failing_method_is_an_outcome_with_a_log_not_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    text = fleet.STUDY[: fleet.STUDY.index("search:")] + "resources: {workers: 2}\nplugins: [./broken.py]\n"
+    study = fleet.write(tmp_path, text, ("pcgrad: {}", "broken: {}"), ("space: {weights: {simplex: {tasks: 2, points: 3}}}", "params: {}"))
+    done = fleet.run("launch", study)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "2 failed" in done.stderr
+    assert "resume" in done.stderr
+    failures = fleet.run("status", study, "--failures")
+    assert "the third step is one too many" in failures.stdout
+    mended = BROKEN.replace("at.number == 2", "at.number == -1")
+    assert mended != BROKEN
+    untouched = fleet.run("launch", study, "--json")
+    assert json.loads(untouched.stdout)["ran"] == 0, "a failure is not re-run unasked"
+    again = fleet.run("resume", study, "--failed", "--json")
+    assert json.loads(again.stdout)["ran"] == 2
+
+
+def test_a_request_no_node_can_hold_is_refused_with_numbers(tmp_path: Path) -> None:
+    study = fleet.write(tmp_path, fleet.STUDY, ("workers: 2", "workers: 2, cpus_per_worker: 512"))
+    done = fleet.run("launch", study)
+    assert done.returncode == 4
+    assert "no node can hold" in done.stderr
+    assert "2 x 512 CPU" in done.stderr
+    assert "Traceback" not in done.stderr
