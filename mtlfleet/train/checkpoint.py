@@ -1,7 +1,7 @@
 """A checkpoint: everything a trial needs to go on as if nothing had happened, in a directory renamed into place.
 
-``model.safetensors`` and ``best.safetensors`` hold weights; ``state.pt`` holds optimizer, method, position and every rank's
-random state, and is read with ``weights_only``: loading a checkpoint runs no code from it.
+``model.safetensors`` and ``best.safetensors`` hold weights; ``state.pt`` holds optimizer, method, position and every
+rank's random state, and is read with ``weights_only``: loading a checkpoint runs no code from it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Saved:
 
 def random_state() -> Tensor:
     """This rank's torch, numpy and Python generators as one uint8 vector."""
-    _, key, position, *_ = np.random.get_state(legacy=True)
+    legacy = np.random.get_state(legacy=False)["state"]
+    key, position = np.asarray(legacy["key"]), int(legacy["pos"])
     version_state = random.getstate()[1]
     parts = [
         torch.get_rng_state(),

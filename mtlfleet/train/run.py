@@ -265,7 +265,9 @@ class TrialRun:
         target = checkpoint_path(self.site.root, self.site.study, self.trial.id, self.position.step, self.attempt)
         saved = checkpoint.save(target, self.parts.model.state_dict(), self.best, state)
         checkpoint.prune(target, keep=2)
-        self.writer.checkpoint(self.position.step, str(saved.path.relative_to(self.site.root)), saved.size_bytes, saved.sha256)
+        self.writer.checkpoint(
+            self.position.step, str(saved.path.relative_to(self.site.root)), saved.size_bytes, saved.sha256
+        )
 
     def _restore(self, path: Path) -> None:
         weights, best, state = checkpoint.load(path)
