@@ -30,7 +30,7 @@ methods: {stl: {}, ls: {use: linear, space: {weights: {simplex: {tasks: 2, point
 datasets: {synth: {use: synthetic_regression, params: {train: 512, val: 64, test: 64, dim: 8}}}
 architectures: {mlp: {use: hps, params: {backbone: mlp, width: 16, dropout: 0.1}}}
 seeds: [1, 2]
-train: {lr: 0.01, global_batch: 32, steps: 300, eval_every: 50, checkpoint_every: 50, log_every: 10}
+train: {lr: 0.01, global_batch: 32, steps: 120, eval_every: 30, checkpoint_every: 20, log_every: 10}
 search: {space: {train.lr: {log_uniform: [1e-3, 1e-2]}}, trials_per_method: 2, seeds: [901]}
 resources: {workers: 2}
 """
