@@ -1,4 +1,4 @@
-"""A trial's body: resumed runs equal undisturbed ones, validation chooses, test is read once, divergence is an outcome."""
+"""A trial's body: resumed runs equal undisturbed ones, validation chooses, divergence is an outcome."""
 
 from __future__ import annotations
 
