@@ -116,7 +116,7 @@ def test_a_sigkill_leaves_no_trace_in_the_results(target: str, finished: tuple[P
     assert fleet.run("digest", study).stdout.split()[0] == finished[1]
 
 
-def test_ctrl_c_drains_and_the_same_command_goes_on(finished: tuple[Path, str], tmp_path: Path) -> None:
+def test_sql_answers_during_the_run_and_ctrl_c_drains_it(finished: tuple[Path, str], tmp_path: Path) -> None:
     study = fleet.write(tmp_path, fleet.STUDY, ("steps: 60", "steps: 61"))
     running = subprocess.Popen(
         fleet.command("launch", study),
@@ -129,6 +129,10 @@ def test_ctrl_c_drains_and_the_same_command_goes_on(finished: tuple[Path, str], 
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not list(store.glob("segments/study=tiny/trial=*/attempt=1.end.json")):
         time.sleep(0.05)
+    live = fleet.run("sql", study, "select count(*) as n from metrics where split = 'val'", "--format", "csv")
+    assert live.returncode == 0, live.stderr
+    assert int(live.stdout.split()[1]) > 0, "SQL answers while the study runs"
+    assert running.poll() is None
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=120)
     assert running.returncode == 130, said
