@@ -10,7 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import trials
+import rank_trials
 from crew import crew
 
 from mtlfleet import methods
@@ -19,8 +19,8 @@ from mtlfleet.store import final_values
 
 def test_two_ranks_equal_one_for_every_method(tmp_path: Path) -> None:
     names = methods.names()
-    one = trials.train(0, 1, names, str(tmp_path / "one"))
-    two = crew(2, trials.train, names, str(tmp_path / "two"))
+    one = rank_trials.train(0, 1, names, str(tmp_path / "one"))
+    two = crew(2, rank_trials.train, names, str(tmp_path / "two"))
     for name in names:
         state, score, weights = one[name]
         assert state == "done", name
@@ -32,10 +32,10 @@ def test_two_ranks_equal_one_for_every_method(tmp_path: Path) -> None:
                 assert apart < 1e-6, (name, tensor, apart)
         assert all(torch.equal(two[0][name][2][n], two[1][name][2][n]) for n in weights), name
         rows = [
-            final_values(tmp_path / where, "ranks", trials.trial(name, world).id, split="test")
+            final_values(tmp_path / where, "ranks", rank_trials.trial(name, world).id, split="test")
             for where, world in (("one", 1), ("two", 2))
         ]
-        assert len(rows[0]) == len(trials.trial(name).tasks)
+        assert len(rows[0]) == len(rank_trials.trial(name).tasks)
         for mine, other in zip(*rows, strict=True):
             assert mine[:2] == other[:2]
             assert mine.value == pytest.approx(other.value, rel=1e-5)

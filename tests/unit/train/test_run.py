@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import trials
+import short_trials as trials
 
 from mtlfleet.plan.trial import Trial
 from mtlfleet.store import digest, open_store, read_claim, trial_state, write_document
