@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import fields, is_dataclass
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from torch import Tensor
 
@@ -83,11 +83,11 @@ class Method(ABC, Generic[S]):
         """Look at ``grads``, write the shared gradient through it, give the next state and the solver's word."""
 
     def pack(self, state: S) -> dict[str, Any] | None:
-        """The state as tensors and numbers, for a checkpoint."""
+        """The state as tensors and numbers, for a checkpoint; parts of a state that has parts as ``part.field``."""
         if state is None:
             return None
         if is_dataclass(state):
-            return {f.name: getattr(state, f.name) for f in fields(state)}
+            return _flat(state)
         raise TypeError(
             f"{type(self).__name__}: a state is None or a dataclass of tensors and numbers, found {type(state)}"
         )
@@ -97,7 +97,25 @@ class Method(ABC, Generic[S]):
         empty = self.init(tasks)
         if packed is None or empty is None:
             return empty
-        return type(empty)(**packed)
+        return cast(S, _rebuilt(empty, packed))
+
+
+def _flat(state: Any, prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for f in fields(state):
+        value = getattr(state, f.name)
+        found |= _flat(value, f"{prefix}{f.name}.") if is_dataclass(value) else {prefix + f.name: value}
+    return found
+
+
+def _rebuilt(like: Any, packed: dict[str, Any], prefix: str = "") -> Any:
+    """A state of the same types as ``like`` with the packed values."""
+    values = {}
+    for f in fields(like):
+        part = getattr(like, f.name)
+        name = prefix + f.name
+        values[f.name] = _rebuilt(part, packed, f"{name}.") if is_dataclass(part) else packed[name]
+    return type(like)(**values)
 
 
 class LossWeighting(Method[S]):
