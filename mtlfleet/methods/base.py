@@ -97,7 +97,7 @@ class Method(ABC, Generic[S]):
         empty = self.init(tasks)
         if packed is None or empty is None:
             return empty
-        return cast(S, _rebuilt(empty, packed))
+        return cast("S", _rebuilt(empty, packed))
 
 
 def _flat(state: Any, prefix: str = "") -> dict[str, Any]:
