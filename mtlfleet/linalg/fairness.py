@@ -8,7 +8,7 @@ from mtlfleet.linalg.gram import Array, norms
 
 CANCELLED = 1e8
 """Two unit gradients that cancel to a part in this many have no solution: weights of a pair go by its power a / (1 +
-a), and are cut there."""
+a), and are cut there, or at 1e4 if that is more."""
 
 
 def fair_weights(gram: Array, alpha: float, *, iterations: int = 200) -> tuple[Array, bool]:
@@ -31,15 +31,15 @@ def fair_weights(gram: Array, alpha: float, *, iterations: int = 200) -> tuple[A
 
 
 def _newton(matrix: Array, right: Array, alpha: float, iterations: int) -> tuple[Array, bool]:
-    largest = CANCELLED ** (alpha / (1.0 + alpha)) * np.sqrt(len(matrix))
+    largest = max(1e4, CANCELLED ** (alpha / (1.0 + alpha))) * np.sqrt(len(matrix))
     together = max(float(matrix.sum()), 1e-8 * float(right.sum()))
     b = np.full(len(matrix), (float(right.sum()) / together) ** (alpha / (1.0 + alpha)))
-    best, worst = b, np.inf
+    terms, best, worst = np.abs(matrix), b, np.inf
     for _ in range(iterations):
         pull = right * b ** (1.0 - 1.0 / alpha)
         missing = pull - b * (matrix @ b)
-        residual = float(np.abs(missing / pull).max())
-        settled = residual <= 1e-14 or (worst <= 1e-9 and residual >= worst)
+        residual = float(np.abs(missing / (pull + b * (terms @ b))).max())  # of what was added up, not of what was left
+        settled = residual <= 1e-15 or (worst <= 1e-9 and residual >= worst)
         if residual < worst:
             best, worst = b, residual
         if settled:
@@ -55,7 +55,7 @@ def _newton(matrix: Array, right: Array, alpha: float, iterations: int) -> tuple
         if size <= 1e-15:
             break
         b = after
-    return best, worst <= 1e-6
+    return best, worst <= 1e-9
 
 
 def _solve(curved: Array, diagonal: Array, missing: Array) -> Array:

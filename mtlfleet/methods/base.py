@@ -63,8 +63,10 @@ class Method(ABC, Generic[S]):
     Class-level literals (read without importing): ``heads`` says whether task-specific parameters receive the plain
     gradient of their own loss (``"unweighted"``) or that gradient times the task's weight (``"weighted"``);
     ``presets`` names conventions of a source, ``{"nash": {"c": 0.4}}`` for ``cagrad@nash``; ``single_task`` marks the
-    single-task reference. A method whose sources disagree on ``heads`` makes it a hyper-parameter; it is read from
-    the instance.
+    single-task reference; ``needs_reforward`` marks methods that want the same batch's losses again after the
+    optimizer's step, through ``observe``; ``owns_update`` those whose direction is the update itself, for plain SGD to
+    apply; ``shards`` names packed state fields that hold this rank's columns, of which a checkpoint keeps every rank's.
+    A method whose sources disagree on ``heads`` makes it a hyper-parameter; it is read from the instance.
     """
 
     name: ClassVar[str] = ""
@@ -72,6 +74,9 @@ class Method(ABC, Generic[S]):
     heads: ClassVar[str] = "unweighted"
     batches: ClassVar[int] = 1
     single_task: ClassVar[bool] = False
+    needs_reforward: ClassVar[bool] = False
+    owns_update: ClassVar[bool] = False
+    shards: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def init(self, tasks: int) -> S:  # noqa: ARG002
@@ -81,6 +86,11 @@ class Method(ABC, Generic[S]):
     @abstractmethod
     def step(self, grads: TaskGradients, state: S, at: Step) -> tuple[S, str]:
         """Look at ``grads``, write the shared gradient through it, give the next state and the solver's word."""
+
+    def observe(self, before: Losses, after: Losses, state: S) -> S:  # noqa: ARG002
+        """The next state from one batch's losses [K] before and after the optimizer's step: called once per step that
+        was taken, for methods that say ``needs_reforward``."""
+        return state
 
     def pack(self, state: S) -> dict[str, Any] | None:
         """The state as tensors and numbers, for a checkpoint; parts of a state that has parts as ``part.field``."""
@@ -155,11 +165,11 @@ class Elementwise(Method[S]):
     needs: ClassVar[Needs] = Needs.ROWS
 
     @abstractmethod
-    def merge(self, rows: Rows, state: S, at: Step) -> tuple[Tensor, S]:
-        """rows [K, n], this rank's columns -> [n]."""
+    def merge(self, rows: Rows, columns: range, state: S, at: Step) -> tuple[Tensor, S]:
+        """rows [K, n], this rank's ``columns`` of all of them -> [n]."""
 
     def step(self, grads: TaskGradients, state: S, at: Step) -> tuple[S, str]:
-        merged, state = self.merge(grads.rows(), state, at)
+        merged, state = self.merge(grads.rows(), grads.columns, state, at)
         grads.write(merged)
         return state, "ok"
 
