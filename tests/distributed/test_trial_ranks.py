@@ -31,7 +31,7 @@ def test_two_ranks_equal_one_for_every_method(tmp_path: Path) -> None:
             assert two[rank][name][1] == pytest.approx(score, abs=1e-6), name
             for tensor, mine in weights.items():
                 apart = float((two[rank][name][2][tensor] - mine).norm() / mine.norm())
-                assert apart < 1e-6, (name, tensor, apart)
+                assert apart < 3e-6, (name, tensor, apart)  # float32 sums over other parts of the batch
         assert all(torch.equal(two[0][name][2][n], two[1][name][2][n]) for n in weights), name
         rows = [
             final_values(tmp_path / where, "ranks", trials.trial(name, world).id, split="test")
