@@ -31,6 +31,10 @@ all-reduce, and K x K numbers are summed over ranks.""",
         """One backward pass per task, exchanged in shards; one to three numbers per task and parameter are kept, in
 shards too. Needs `train.optimizer: sgd` without momentum.""",
     ),
+    "foreign": (
+        "Methods of other libraries",
+        "As their own: one backward pass for scalarizers, one per task for weightings of the Gram matrix.",
+    ),
     "wrapper": ("Around another method", "What the method inside costs; less where weights are reused."),
 }
 INTRODUCTION = """# Methods

@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from mtlfleet import methods
 from mtlfleet.engine.gradients import Losses, Step
 from mtlfleet.engine.reference import DenseGradients
+from mtlfleet.errors import UnknownName
 from mtlfleet.linalg.surgery import raise_cosines, remove_conflicts
+from mtlfleet.methods.aggregator import MethodAggregator
+from mtlfleet.methods.base import OutOfDomain
 from mtlfleet.methods.draws import uniform
 from mtlfleet.plan.streams import stream
 
@@ -213,3 +216,49 @@ def test_smoothed_weights(seed: int, ema: float) -> None:
         grads = DenseGradients(rows)
         state, _ = ours.step(grads, state, Step(step))
         torch.testing.assert_close(grads.weights, theirs(rows @ rows.T), rtol=1e-8, atol=1e-10)
+
+
+@FEW
+@given(seeds, st.integers(1, 8), st.sampled_from(["IMTLG", "MGDA", "AlignedMTL", "AlignedMTLWeighting", "Mean"]))
+def test_their_components_run_on_our_engine(seed: int, tasks: int, name: str) -> None:
+    rows = jacobian(tasks, seed)
+    kind = getattr(aggregation, name if name.endswith("Weighting") else f"{name}Weighting")
+    torch.testing.assert_close(methods.weights(f"torchjd.{name}", rows), kind()(rows @ rows.T))
+    losses = torch.rand(tasks, dtype=torch.float64) + 0.1
+    found = methods.weights("torchjd.STCH", rows, losses, params={"mu": 0.3})
+    torch.testing.assert_close(found, scalarized(scalarization.STCH(mu=0.3), losses))
+
+
+def test_their_random_components_draw_from_our_address() -> None:
+    rows = jacobian(5, 0)[:, :4]
+    drawn = [methods.weights("torchjd.PCGrad", rows, seed=seed) for seed in (1, 1, 2, 3)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2]) or not torch.equal(drawn[0], drawn[3])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("torchjd.UPGrda", UnknownName, "did you mean `UPGrad`"),
+        ("torchjd.GradVac", OutOfDomain, "keeps state"),
+        ("torchjd.UW", OutOfDomain, "shape"),
+        ("torchjd.ExcessMTL", UnknownName, "known"),
+        ("torchJD.UPGrad", UnknownName, "no method is called"),
+    ],
+)
+def test_components_that_do_not_fit_are_refused(name: str, kind: type[Exception], said: str) -> None:
+    with pytest.raises(kind, match=said):
+        methods.build(name)
+
+
+def test_our_methods_aggregate_their_jacobians() -> None:
+    from torchjd.autojac import backward, jac_to_grad
+
+    parameter = torch.nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))
+    backward([parameter[0], parameter[1] - parameter[0]])
+    aggregator = MethodAggregator("pcgrad")
+    jac_to_grad([parameter], aggregator)
+    assert parameter.grad is not None
+    assert parameter.grad.tolist() == pytest.approx([0.5, 1.5])
+    assert aggregator.weights is not None
+    assert aggregator.weights.tolist() == pytest.approx([2.0, 1.5])
