@@ -2,9 +2,10 @@
 
     python benchmarks/kills.py [--kills 20] [--seed 0] [--keep FOLDER] [--json]
 
-An undisturbed run of a small two-rank study gives the reference `mtlfleet digest`. Then, again and again: a fresh store, a
-launch, a SIGKILL of a rank, of the gang's owner or of the driver at a random moment, a launch to the end, and a digest.
-A digest covers every trial, metric row, step row and gradient row that counts, without times, hosts and attempt numbers.
+An undisturbed run of a small two-rank study gives the reference `mtlfleet digest`. Then, again and again: a fresh
+store, a launch, a SIGKILL of a rank, of the gang's owner or of the driver at a random moment, a launch to the end,
+and a digest. A digest covers every trial, metric row, step row and gradient row that counts, without times, hosts and
+attempt numbers.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ methods: {stl: {}, ls: {use: linear, space: {weights: {simplex: {tasks: 2, point
 datasets: {synth: {use: synthetic_regression, params: {train: 512, val: 64, test: 64, dim: 8}}}
 architectures: {mlp: {use: hps, params: {backbone: mlp, width: 16, dropout: 0.1}}}
 seeds: [1, 2]
-train: {lr: 0.01, global_batch: 32, steps: 300, eval_every: 50, checkpoint_every: 50, log_every: 10}
+train: {lr: 0.01, global_batch: 32, steps: 120, eval_every: 30, checkpoint_every: 20, log_every: 10}
 search: {space: {train.lr: {log_uniform: [1e-3, 1e-2]}}, trials_per_method: 2, seeds: [901]}
 resources: {workers: 2}
 """
@@ -40,8 +41,9 @@ TARGETS = ("rank", "owner", "driver")
 def launch(study: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "mtlfleet.cli", "launch", str(study), "--progress", "plain"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                            start_new_session=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
 
 
 def digest(study: Path) -> str:
@@ -124,10 +126,17 @@ def main() -> None:
     counts = Counter(row["target"] for row in rows if row["killed"])
     bad = sum(row["digest"] != reference for row in rows)
     if options.json:
-        print(json.dumps({"schema": "mtlfleet/bench-kills/1", "reference": reference, "mismatches": bad, "rows": rows}, indent=2))
+        print(
+            json.dumps(
+                {"schema": "mtlfleet/bench-kills/1", "reference": reference, "mismatches": bad, "rows": rows}, indent=2
+            )
+        )
     else:
-        print(f"reference {reference[:16]} in {span:.1f} s; "
-              f"{sum(counts.values())} kills ({', '.join(f'{n} {t}' for t, n in sorted(counts.items()))}), {bad} mismatches")
+        print(
+            f"reference {reference[:16]} in {span:.1f} s; "
+            f"{sum(counts.values())} kills ({', '.join(f'{n} {t}' for t, n in sorted(counts.items()))}), "
+            f"{bad} mismatches"
+        )
     sys.exit(1 if bad or sum(counts.values()) < options.kills else 0)
 
 
@@ -144,8 +153,8 @@ def run(folder: Path, kills: int, drawn: random.Random) -> tuple[list[dict[str, 
         study = place(folder / f"{number:03d}")
         killed, found = disturbed(study, target, drawn.uniform(0.3, 0.95) * span, drawn)
         rows.append({"run": number, "target": target, "killed": killed, "digest": found})
-        print(f"{number:3d} {target:<6} {'killed' if killed else 'too late'} {'equal' if found == reference else 'DIFFERENT'}",
-              file=sys.stderr, flush=True)
+        same = "equal" if found == reference else "DIFFERENT"
+        print(f"{number:3d} {target:<6} {'killed' if killed else 'too late'} {same}", file=sys.stderr, flush=True)
         number += 1
     return rows, reference, span
 

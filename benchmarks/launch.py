@@ -2,9 +2,9 @@
 
     python benchmarks/launch.py [--cells 200] [--torchrun 3] [--world 1 2] [--json]
 
-A trivial cell builds a small model, takes five steps, evaluates, and writes its segments. Both launchers run the same trial
-body. Wall seconds and CPU seconds (user + system of every process the launcher started, sampled from /proc) are per cell and
-include the launcher's own start; ratios below one favour mtlfleet.
+A trivial cell builds a small model, takes five steps, evaluates, and writes its segments. Both launchers run the same
+trial body. Wall seconds and CPU seconds (user + system of every process the launcher started, sampled from /proc) are
+per cell and include the launcher's own start; ratios below one favour mtlfleet.
 """
 
 from __future__ import annotations
@@ -94,8 +94,18 @@ def torchrun(folder: Path, world: int, cells: int) -> tuple[float, float]:
     for trial in trials:
         file = folder / f"{trial.id}.json"
         file.write_text(trial.to_json())
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}",
-                   "-m", "mtlfleet.train", str(file), str(folder / "torchrun"), "trivial"]
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={world}",
+            "-m",
+            "mtlfleet.train",
+            str(file),
+            str(folder / "torchrun"),
+            "trivial",
+        ]
         spent = Meter().run(command)
         wall, cpu = wall + spent[0], cpu + spent[1]
     return wall / len(trials), cpu / len(trials)
@@ -113,27 +123,35 @@ def main() -> None:
         for world in options.world:
             ours = fleet(Path(folder), world, options.cells)
             theirs = torchrun(Path(folder), world, options.torchrun)
-            rows.append({
-                "world": world,
-                "cells": options.cells,
-                "wall_s": round(ours[0], 4),
-                "cpu_s": round(ours[1], 4),
-                "torchrun_wall_s": round(theirs[0], 3),
-                "torchrun_cpu_s": round(theirs[1], 3),
-                "wall_ratio": round(ours[0] / theirs[0], 4),
-                "cpu_ratio": round(ours[1] / theirs[1], 4),
-            })
+            rows.append(
+                {
+                    "world": world,
+                    "cells": options.cells,
+                    "wall_s": round(ours[0], 4),
+                    "cpu_s": round(ours[1], 4),
+                    "torchrun_wall_s": round(theirs[0], 3),
+                    "torchrun_cpu_s": round(theirs[1], 3),
+                    "wall_ratio": round(ours[0] / theirs[0], 4),
+                    "cpu_ratio": round(ours[1] / theirs[1], 4),
+                }
+            )
     facts = {name: version(name) for name in ("mtlfleet", "ray", "torch")}
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     if options.json:
-        print(json.dumps({"schema": "mtlfleet/bench-launch/1", "machine": machine, "versions": facts, "rows": rows}, indent=2))
+        print(
+            json.dumps(
+                {"schema": "mtlfleet/bench-launch/1", "machine": machine, "versions": facts, "rows": rows}, indent=2
+            )
+        )
         return
     print(f"{machine}; {', '.join(f'{k} {v}' for k, v in facts.items())}\n")
     print("| W | cells | wall s/cell | CPU s/cell | torchrun wall | torchrun CPU | wall ratio | CPU ratio |")
     print("|---|---|---|---|---|---|---|---|")
     for r in rows:
-        print(f"| {r['world']} | {r['cells']} | {r['wall_s']} | {r['cpu_s']} | {r['torchrun_wall_s']} | {r['torchrun_cpu_s']} "
-              f"| **{r['wall_ratio']}** | **{r['cpu_ratio']}** |")
+        print(
+            f"| {r['world']} | {r['cells']} | {r['wall_s']} | {r['cpu_s']} | {r['torchrun_wall_s']} "
+            f"| {r['torchrun_cpu_s']} | **{r['wall_ratio']}** | **{r['cpu_ratio']}** |"
+        )
 
 
 if __name__ == "__main__":

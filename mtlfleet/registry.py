@@ -1,14 +1,14 @@
 """Names to classes, found by being there.
 
-A citizen (method, architecture, backbone, dataset, strategy) is a class in a file of its own under its package's folder, or
-in a study's plug-in file, decorated with its kind and name: ``@method("cagrad")``. Two ways to look at it:
+A citizen (method, architecture, backbone, dataset, strategy) is a class in a file of its own under its package's
+folder, or in a study's plug-in file, decorated with its kind and name: ``@method("cagrad")``. Two ways to look at it:
 
 * the *catalogue* reads the source as text: names, hyper-parameters with defaults, class-level literals, first docstring
   line. Nothing is imported, so a study file is validated in milliseconds and a plug-in's code does not run;
 * *load* imports the file and gives the class.
 
-The price of the first is a rule: hyper-parameter defaults and class-level traits are literals. A house test asserts that the
-catalogue equals the imported classes.
+The price of the first is a rule: hyper-parameter defaults and class-level traits are literals. A house test asserts
+that the catalogue equals the imported classes.
 """
 
 from __future__ import annotations
@@ -162,7 +162,9 @@ def read_file(path: Path, module: str | None) -> tuple[Entry, ...]:
         parameters, traits = _read_class(node)
         summary = (ast.get_docstring(node) or "").partition("\n")[0]
         entries.append(
-            Entry(declared[0], declared[1], node.name, path, module, path.parent.name, summary, parameters, traits, digest)
+            Entry(
+                declared[0], declared[1], node.name, path, module, path.parent.name, summary, parameters, traits, digest
+            )
         )
     return tuple(entries)
 
@@ -189,7 +191,8 @@ def builtin(kind: str) -> Mapping[str, Entry]:
 
 
 def plugin_path(plugin: str, base: Path) -> Path:
-    """The file behind a plug-in's name: ``./tilt.py`` relative to the study, or a dotted module, located without running it."""
+    """The file behind a plug-in's name: ``./tilt.py`` relative to the study, or a dotted module, located without
+    running it."""
     if plugin.endswith(".py"):
         path = (base / plugin).resolve()
         if path.is_file():

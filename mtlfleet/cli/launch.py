@@ -36,14 +36,19 @@ def parse_only(study: Study, text: str | None) -> Callable[[Trial], bool]:
         axis, equals, values = part.strip().partition("=")
         if axis not in _AXES or not equals:
             close = nearest(axis, _AXES)
-            hint = f"did you mean `{close}=...`?" if close and close != axis else "for example --only method=pcgrad,seed=0"
-            raise UsageError(f"--only: `{part.strip()}` is not AXIS=VALUE with an axis of {', '.join(_AXES)}", help=hint)
+            hint = (
+                f"did you mean `{close}=...`?" if close and close != axis else "for example --only method=pcgrad,seed=0"
+            )
+            raise UsageError(
+                f"--only: `{part.strip()}` is not AXIS=VALUE with an axis of {', '.join(_AXES)}", help=hint
+            )
         wanted[axis] = set(values.split("|"))
         _known(study, axis, wanted[axis])
 
     def test(trial: Trial) -> bool:
         return all(
-            _AXES[axis](trial) in values or (axis == "seed" and trial.phase == "tune") for axis, values in wanted.items()
+            _AXES[axis](trial) in values or (axis == "seed" and trial.phase == "tune")
+            for axis, values in wanted.items()
         )
 
     return test
@@ -153,8 +158,12 @@ def _troubles(given: str, outcome: Outcome) -> None:
     bad = {state: count for state, count in outcome.states.items() if state in ("failed", "oom")}
     if bad:
         counts = ", ".join(f"{count} {state}" for state, count in sorted(bad.items()))
-        click.echo(f"{counts}: see `mtlfleet status {given} --failures`, then `mtlfleet resume {given} --failed`", err=True)
+        click.echo(
+            f"{counts}: see `mtlfleet status {given} --failures`, then `mtlfleet resume {given} --failed`", err=True
+        )
     if outcome.stopped:
         click.echo(f"interrupted; nothing is lost: `mtlfleet launch {given}` goes on", err=True)
-    elif owed := sum(n for state, n in outcome.states.items() if state in ("missing", "running", "lost", "interrupted")):
+    elif owed := sum(
+        n for state, n in outcome.states.items() if state in ("missing", "running", "lost", "interrupted")
+    ):
         click.echo(f"{owed} trials have no outcome yet: `mtlfleet launch {given}` runs them", err=True)

@@ -5,4 +5,14 @@ from __future__ import annotations
 from mtlfleet.engine.engine import GradientEngine, StepInfo, refuse_wrappers
 from mtlfleet.engine.gradients import Gram, Losses, Needs, Rows, TaskGradients, Weights
 
-__all__ = ["GradientEngine", "Gram", "Losses", "Needs", "Rows", "StepInfo", "TaskGradients", "Weights", "refuse_wrappers"]
+__all__ = [
+    "GradientEngine",
+    "Gram",
+    "Losses",
+    "Needs",
+    "Rows",
+    "StepInfo",
+    "TaskGradients",
+    "Weights",
+    "refuse_wrappers",
+]

@@ -17,8 +17,8 @@ def sequential(
 ) -> None:
     """For each task in order: gradients of its loss with respect to the shared and to its own parameters.
 
-    ``deliver(k, task, shared, own)`` is called before the next pass starts, so at most one task's whole gradient is alive.
-    A task that is absent on this rank delivers None for every parameter: zeros, at no cost.
+    ``deliver(k, task, shared, own)`` is called before the next pass starts, so at most one task's whole gradient is
+    alive. A task that is absent on this rank delivers None for every parameter: zeros, at no cost.
     """
     present = [task for task in reach.tasks if task in losses]
     for k, task in enumerate(reach.tasks):
@@ -36,8 +36,8 @@ def weighted(
 ) -> tuple[Gradients, Gradients]:
     """One backward of sum_k weights[k] * loss_k: gradients of the shared and of all task parameters.
 
-    With ``heads == "unweighted"`` the task parameters get the gradients of the plain losses instead, by a second pass that
-    ends at the heads.
+    With ``heads == "unweighted"`` the task parameters get the gradients of the plain losses instead, by a second pass
+    that ends at the heads.
     """
     inputs: tuple[nn.Parameter, ...] = (*reach.shared, *reach.own_parameters)
     usable = [task for task in reach.tasks if task in losses and losses[task].requires_grad]

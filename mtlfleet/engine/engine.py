@@ -25,8 +25,8 @@ class StepInfo:
     """What one step did. Tensors are CPU float64 and equal on every rank.
 
     losses [K]; weights [K] or None (elementwise methods); gram [K, K] or None (not asked for); ``update_norm``
-    the Euclidean norm of the shared gradient; ``status`` the method's word; ``skipped`` when a non-finite number was found,
-    in which case no ``.grad`` is set and the method's state is as before.
+    the Euclidean norm of the shared gradient; ``status`` the method's word; ``skipped`` when a non-finite number was
+    found, in which case no ``.grad`` is set and the method's state is as before.
     """
 
     tasks: tuple[str, ...]
@@ -61,7 +61,8 @@ class GradientEngine:
     model:          a plain ``nn.Module``; its parameters and buffers are broadcast from rank 0 once.
     method:         a registry name (``"cagrad"``, ``"cagrad@nash"``) or a method object.
     shared:         ``"auto"`` finds the shared parameters from the graph; or a module, or parameters, declared shared.
-    exchange:       ``"auto"`` (all-to-all on gloo, reduce-scatter on NCCL), ``"a2a"``, ``"reduce_scatter"``, ``"allreduce"``.
+    exchange:       ``"auto"`` (all-to-all on gloo, reduce-scatter on NCCL), ``"a2a"``, ``"reduce_scatter"``,
+                    ``"allreduce"``.
     wire:           ``"fp32"`` or ``"bf16"``: the type in which task gradients travel.
     backward:       ``"sequential"``: K passes, one task's gradient alive at a time.
     process_group:  default: torch's default group if initialised, else a single process.
@@ -69,7 +70,8 @@ class GradientEngine:
 
     Raises
     ------
-    EngineRefused: the model is, or contains, a DistributedDataParallel or DataParallel wrapper. With K backward passes those
+    EngineRefused: the model is, or contains, a DistributedDataParallel or DataParallel wrapper. With K backward passes
+    those
         either fail or, with ``find_unused_parameters=True``, go on with different gradients on each rank.
     """
 
@@ -111,8 +113,8 @@ class GradientEngine:
     def step(self, losses: Mapping[str, Tensor], *, epoch: int = 0) -> StepInfo:
         """Fill ``.grad`` of every parameter that a loss reaches, averaged over ranks and balanced by the method.
 
-        ``losses[task]`` is a scalar: the mean over this rank's samples (ranks are averaged with equal weight). A task may be
-        absent on a rank or in a step: it counts as zero there.
+        ``losses[task]`` is a scalar: the mean over this rank's samples (ranks are averaged with equal weight). A task
+        may be absent on a rank or in a step: it counts as zero there.
         """
         before = self.exchange.bytes_sent
         means = self._prepare(losses)
@@ -171,8 +173,8 @@ class GradientEngine:
         self._layouts = (Layout.of(self._reach.shared, self.exchange.world), Layout.of(own, 1) if own else None)
 
     def clip_(self, max_norm: float) -> float:
-        """Scale all ``.grad`` so that their joint norm is at most ``max_norm``; gives the norm before. No communication:
-        every rank holds the same gradients."""
+        """Scale all ``.grad`` so that their joint norm is at most ``max_norm``; gives the norm before. No
+        communication: every rank holds the same gradients."""
         return float(nn.utils.clip_grad_norm_(self.model.parameters(), max_norm))
 
     def state_dict(self) -> dict[str, Any]:
@@ -193,8 +195,7 @@ def refuse_wrappers(model: nn.Module) -> None:
             raise EngineRefused(
                 f"the model{f' part `{name}`' if name else ''} is wrapped in {what}; the engine needs plain modules",
                 notes=[
-                    "several backward passes through DistributedDataParallel fail, or with find_unused_parameters=True leave "
-                    "a different gradient on each rank, without an error"
+                    "several backward passes through the wrapper fail, or silently leave other gradients on each rank"
                 ],
                 help="pass the wrapped module itself (`model.module`): the engine averages over ranks on its own",
             )

@@ -75,7 +75,8 @@ class StepGradients:
         return Gram(self.seen_gram)
 
     def rows(self) -> Rows:
-        """[K, n]: K backwards; a task's flat gradient is exchanged before the next one is taken, unless all are small."""
+        """[K, n]: K backwards; a task's flat gradient is exchanged before the next one is taken, unless all are
+        small."""
         if self._rows is None:
             self._collect()
         assert self._rows is not None

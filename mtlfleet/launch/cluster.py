@@ -43,7 +43,7 @@ class Cluster:
                 f"no node can hold this study's trials: each needs {resources.workers} x {_text(need)}, "
                 f"and {ranks} such worker{'s' if ranks != 1 else ''} fit",
                 notes=[f"node {i}: {_text(node)}" for i, node in enumerate(self.nodes, 1)],
-                help="lower resources.workers, cpus_per_worker or gpus_per_worker in the study, or --address a larger cluster",
+                help="lower workers, cpus_per_worker or gpus_per_worker in the study, or --address a larger cluster",
             )
         return min(slots, resources.max_concurrent or slots)
 

@@ -15,7 +15,12 @@ from mtlfleet.store import claim_locks, register_claim, trial_states, write_docu
 
 def write_definitions(study: Study, root: Path) -> None:
     """The study, its tasks and its metrics, as SQL tables."""
-    row = {"title": study.title, "spec": study.spec, "spec_sha256": study.sha256, "mtlfleet_version": mtlfleet.__version__}
+    row = {
+        "title": study.title,
+        "spec": study.spec,
+        "spec_sha256": study.sha256,
+        "mtlfleet_version": mtlfleet.__version__,
+    }
     write_document(root, study.name, "studies", [row])
     tasks = [
         {
@@ -30,7 +35,10 @@ def write_definitions(study: Study, root: Path) -> None:
         for task in facts.tasks
     ]
     write_document(root, study.name, "task_defs", tasks)
-    used = {m for facts in study.facts.values() for task in facts.tasks for m in task.metrics} | {"loss", "selected_step"}
+    used = {m for facts in study.facts.values() for task in facts.tasks for m in task.metrics} | {
+        "loss",
+        "selected_step",
+    }
     metrics = [
         {
             "metric": m.name,

@@ -1,7 +1,7 @@
 """Stopping a launch so that nothing is lost: Ctrl-C, SIGTERM, or `mtlfleet stop`.
 
-The first signal drains: running trials finish their stretch, leave a checkpoint, nothing new starts. The second stops now;
-what was running resumes from its last checkpoint.
+The first signal drains: running trials finish their stretch, leave a checkpoint, nothing new starts. The second stops
+now; what was running resumes from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def ask(root: Path) -> bool:
 
 
 class Drain:
-    """A context manager that owns SIGINT and SIGTERM for its duration; ``requested`` is polled by the scheduler loop."""
+    """A context manager that owns SIGINT and SIGTERM for its duration; ``requested`` is polled by the scheduler
+    loop."""
 
     def __init__(self, root: Path, say: Callable[[str], None]) -> None:
         self.request = root / REQUEST
@@ -46,7 +47,9 @@ class Drain:
             self._before[number] = signal.signal(number, self._caught)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self.request.unlink(missing_ok=True)

@@ -53,7 +53,8 @@ class Outcome:
 
 
 def launch(study: Study, options: Options) -> Outcome:
-    """Run what the study still lacks. Raises EnvironmentProblem when the cluster cannot hold it or a launch is under way."""
+    """Run what the study still lacks. Raises EnvironmentProblem when the cluster cannot hold it or a launch is under
+    way."""
     root, started = study.root, time.monotonic()
     screen = display(options.progress)
     with _only_launch(root), Drain(root, screen.say) as drain:
@@ -62,7 +63,11 @@ def launch(study: Study, options: Options) -> Outcome:
         if locked:
             screen.say(f"locked {len(locked)} claim{'s' if len(locked) != 1 else ''}: {', '.join(locked)}")
         queue = Queue(
-            study, lambda ids: trial_states(root, study.name, ids), rerun=options.rerun, wanted=options.wanted, root=root
+            study,
+            lambda ids: trial_states(root, study.name, ids),
+            rerun=options.rerun,
+            wanted=options.wanted,
+            root=root,
         )
         documents.write_trials(study, root, queue.trials)
         ran = _run(study, queue, options, screen, drain) if queue.waiting else 0
@@ -197,7 +202,8 @@ def _only_launch(root: Path) -> Iterator[None]:
         lock = (root / LOCK).open("a+")
     except OSError as error:
         raise EnvironmentProblem(
-            f"the results folder {root} cannot be written: {error.strerror}", help="choose another place with storage.root"
+            f"the results folder {root} cannot be written: {error.strerror}",
+            help="choose another place with storage.root",
         ) from None
     with lock:
         try:
@@ -211,7 +217,8 @@ def _only_launch(root: Path) -> Iterator[None]:
 
 @contextmanager
 def _ingesting(root: Path, screen: Display) -> Iterator[None]:
-    """Fold segments into DuckDB while trials run. A failure is told, and the ingestion after the run repeats the work."""
+    """Fold segments into DuckDB while trials run. A failure is told, and the ingestion after the run repeats the
+    work."""
     over = threading.Event()
 
     def work() -> None:

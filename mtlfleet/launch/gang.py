@@ -149,7 +149,15 @@ class Gang(tune.Trainable):  # type: ignore[misc]
         site, state = self.cell["site"], _OUTCOME.get(fault.kind, "failed")
         attempt = _claimed(self.cell)
         end_attempt(site.root, site.study, self.cell["id"], attempt, state=state, reason=_reason(fault))
-        return {"done": True, "state": state, "why": fault.message, "rank": fault.rank, "repairs": self.repairs}
+        return {
+            "done": True,
+            "state": state,
+            "step_done": 0,
+            "total_steps": 0,
+            "why": fault.message,
+            "rank": fault.rank,
+            "repairs": self.repairs,
+        }
 
     def _give_up(self, reason: str) -> NoReturn:
         raise GangLost(f"trial {self.cell['id']}: {reason} ({REPAIRS} repairs in place did not help)") from None

@@ -1,4 +1,5 @@
-"""What a launch looks like while it runs: a live table on a terminal, plain lines everywhere else. On stderr, always."""
+"""What a launch looks like while it runs: a live table on a terminal, plain lines everywhere else. On stderr,
+always."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ _BAR = 24
 
 @dataclass
 class Board:
-    """Counts that both displays draw from. ``expected``: trials per method, final ones included before they are known."""
+    """Counts that both displays draw from. ``expected``: trials per method, final ones included before they are
+    known."""
 
     title: str
     expected: Mapping[str, int]
@@ -43,7 +45,11 @@ class Board:
         spent = time.monotonic() - self.started
         fresh = self.finished - self.cached
         left = self.total - self.finished
-        parts = [f"{self.finished}/{self.total} trials", f"{len(self.running)} running", f"{sum(self.bad.values())} failed"]
+        parts = [
+            f"{self.finished}/{self.total} trials",
+            f"{len(self.running)} running",
+            f"{sum(self.bad.values())} failed",
+        ]
         if self.cached:
             parts.append(f"{self.cached} cached")
         parts.append(clock(spent))
@@ -101,7 +107,7 @@ class Plain:
             self._line(f"finished  {self.board.summary()}")
 
     def _line(self, text: str) -> None:
-        print(text, file=self.stream, flush=True)  # noqa: T201
+        print(text, file=self.stream, flush=True)
 
 
 class Silent:

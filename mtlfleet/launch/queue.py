@@ -1,7 +1,7 @@
 """What runs next: tuning trials first, a cell's final trials as soon as its own search is over.
 
-No Ray here and no clock: the queue is a function of the study and of the states and validation numbers in the store, so a
-launch that died goes on with the same finals.
+No Ray here and no clock: the queue is a function of the study and of the states and validation numbers in the store,
+so a launch that died goes on with the same finals.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import random
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from mtlfleet.train import Communicator, Progress, Site, TrialRun
@@ -21,8 +21,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # What gloo and NCCL say when a peer is gone: collateral of another rank's death, never its cause.
-_PEER_LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "nccl communicator was aborted",
-              "socket closed", "timed out waiting", "remote process exited")
+_PEER_LOST = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "broken pipe",
+    "nccl communicator was aborted",
+    "socket closed",
+    "timed out waiting",
+    "remote process exited",
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,9 @@ class Rank:
         import torch.distributed as dist
 
         address = ray.util.get_node_ip_address()
-        self.meeting = dist.TCPStore(address, 0, self.world, is_master=True, wait_for_workers=False)
+        self.meeting = dist.TCPStore(  # type: ignore[attr-defined]  # torch's stubs do not export it
+            address, 0, self.world, is_master=True, wait_for_workers=False
+        )
         return address, self.meeting.port
 
     def join(self, address: str, port: int, device: str, timeout_s: float) -> None:
@@ -72,7 +81,9 @@ class Rank:
             return
         limit = timedelta(seconds=timeout_s)
         if self.rank != 0:
-            self.meeting = dist.TCPStore(address, port, self.world, is_master=False, timeout=limit)
+            self.meeting = dist.TCPStore(  # type: ignore[attr-defined]
+                address, port, self.world, is_master=False, timeout=limit
+            )
         backend = "nccl" if self.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=self.meeting, rank=self.rank, world_size=self.world, timeout=limit)
         self.comm = Communicator(self.rank, self.world, dist.group.WORLD, self.device)

@@ -30,11 +30,13 @@ def reference_cells(study: Study, cell: Cell) -> tuple[Cell, ...]:
     return tuple(c for c in study.cells() if c.task != "*" and c[1:3] == cell[1:3])
 
 
-def choose(study: Study, cell: Cell, trials: Sequence[Trial], values: Mapping[str, Values], reference: Values) -> int | None:
+def choose(
+    study: Study, cell: Cell, trials: Sequence[Trial], values: Mapping[str, Values], reference: Values
+) -> int | None:
     """The configuration with the best mean score over the tuning seeds; the first of equals.
 
-    A configuration with a run that diverged or failed scores minus infinity: it is chosen only by nobody. None when every
-    configuration did.
+    A configuration with a run that diverged or failed scores minus infinity: it is chosen only by nobody. None when
+    every configuration did.
     """
     scores: dict[int, list[float]] = {}
     for trial in trials:

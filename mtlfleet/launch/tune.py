@@ -1,4 +1,5 @@
-"""The wiring into Ray Tune: a Searcher that hands out our queue, a callback that listens, one Tuner for the whole study."""
+"""The wiring into Ray Tune: a Searcher that hands out our queue, a callback that listens, one Tuner for the whole
+study."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ class Hooks:
     draining: Callable[[], bool]
 
 
-# Tune pickles Searcher, Stopper and callbacks into its snapshot; ours hold live objects, so they are looked up here instead.
+# Tune pickles Searcher, Stopper and callbacks into its snapshot; ours hold live objects, so they are looked up here
+# instead.
 _hooks: dict[str, Hooks] = {}
 
 
@@ -45,7 +47,7 @@ class PlanSearcher(Searcher):  # type: ignore[misc]
         self.launch = launch
         self.cell = dict(cell)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # noqa: ARG002
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         hooks = _hooks[self.launch]
         trial = None if hooks.draining() else hooks.next()
         if trial is not None:
@@ -75,7 +77,7 @@ class Stop(tune.Stopper):  # type: ignore[misc]
     def __init__(self, launch: str) -> None:
         self.launch = launch
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
@@ -95,7 +97,9 @@ class Listener(tune.Callback):  # type: ignore[misc]
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.hooks.started(trial.config["id"])
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         self.hooks.result(trial.config["id"], result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -109,7 +113,8 @@ class Listener(tune.Callback):  # type: ignore[misc]
 
 
 def _shape(config: Mapping[str, Any]) -> Any:
-    """A free head and one bundle per rank: a head that asks for a share of a CPU can starve a machine that fits exactly."""
+    """A free head and one bundle per rank: a head that asks for a share of a CPU can starve a machine that fits
+    exactly."""
     bundle = {"CPU": config["cpus"], **({"GPU": config["gpus"]} if config["gpus"] else {})}
     return tune.PlacementGroupFactory([{}] + [bundle] * config["world"], strategy="PACK")
 

@@ -74,8 +74,8 @@ def build_spec(site: Site, kind: str, spec: Spec) -> Any:
 def seed_torch(seed: int, device: torch.device) -> None:
     """Seed torch's global generators of the CPU and of this rank's device.
 
-    ``torch.manual_seed`` would also queue a call, with a formatted stack, for every accelerator library that is not there:
-    more than a millisecond in each training step.
+    ``torch.manual_seed`` would also queue a call, with a formatted stack, for every accelerator library that is not
+    there: more than a millisecond in each training step.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":

@@ -1,13 +1,14 @@
 """A checkpoint: everything a trial needs to go on as if nothing had happened, in a directory renamed into place.
 
-``model.safetensors`` and ``best.safetensors`` hold weights; ``state.pt`` holds optimizer, method, position and every rank's
-random state, and is read with ``weights_only``: loading a checkpoint runs no code from it.
+``model.safetensors`` and ``best.safetensors`` hold weights; ``state.pt`` holds optimizer, method, position and every
+rank's random state, and is read with ``weights_only``: loading a checkpoint runs no code from it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import random
 import shutil
 from collections.abc import Mapping
@@ -17,10 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 Weights = Mapping[str, Tensor]
+
+UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Saved:
 
 def random_state() -> Tensor:
     """This rank's torch, numpy and Python generators as one uint8 vector."""
-    _, key, position, *_ = np.random.get_state(legacy=True)
+    legacy = np.random.get_state(legacy=False)["state"]
+    key, position = np.asarray(legacy["key"]), int(legacy["pos"])
     version_state = random.getstate()[1]
     parts = [
         torch.get_rng_state(),

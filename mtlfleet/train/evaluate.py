@@ -55,7 +55,8 @@ def evaluate(
 
 
 def mean_skill(measured: Sequence[Measured], tasks: Sequence[Task]) -> float:
-    """Mean over tasks of the skill of their primary metric: what chooses the checkpoint. Minus infinity if any is not finite."""
+    """Mean over tasks of the skill of their primary metric: what chooses the checkpoint. Minus infinity if any is
+    not finite."""
     values: Mapping[tuple[str, str], float] = {(m.task, m.metric): m.value for m in measured}
     skills = [task.skill(values[task.name, task.primary.name]) for task in tasks]
     mean = sum(skills) / len(skills)

@@ -29,8 +29,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Feed:
-    """Training batches. An epoch is a permutation keyed by (seed, epoch), cut into ceil(n / global_batch) batches; the last
-    one may be smaller."""
+    """Training batches. An epoch is a permutation keyed by (seed, epoch), cut into ceil(n / global_batch) batches; the
+    last one may be smaller."""
 
     samples: Samples
     tasks: tuple[str, ...]
@@ -76,7 +76,5 @@ def to_batch(arrays: Arrays, tasks: tuple[str, ...]) -> Batch:
     else:
         inputs = {task: torch.from_numpy(arrays.inputs[task]) for task in tasks}
     targets = {task: torch.from_numpy(arrays.targets[task]) for task in tasks}
-    present = {
-        task: everyone if arrays.present is None else torch.from_numpy(arrays.present[task]) for task in tasks
-    }
+    present = {task: everyone if arrays.present is None else torch.from_numpy(arrays.present[task]) for task in tasks}
     return Batch(inputs, targets, present, index)

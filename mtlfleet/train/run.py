@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -17,14 +18,18 @@ from mtlfleet.engine import GradientEngine
 from mtlfleet.engine.contract import Context
 from mtlfleet.plan.streams import stream
 from mtlfleet.plan.trial import Trial
-from mtlfleet.store import AttemptWriter, checkpoint_path, restorable
+from mtlfleet.store import AttemptWriter, checkpoint_path, restorables
+from mtlfleet.strategies.base import Phase
 from mtlfleet.train import checkpoint
 from mtlfleet.train.build import Parts, Site, build, seed_torch
 from mtlfleet.train.communicator import Communicator
 from mtlfleet.train.evaluate import Measured, evaluate, mean_skill
 from mtlfleet.train.feed import Feed
 from mtlfleet.train.optimizers import build_optimizer, learning_rate, refuse_second_optimizer, set_learning_rate
+from mtlfleet.train.phases import enter, phase_at
 from mtlfleet.train.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 30.0  # between checkpoints of a trial that does not name a number of steps
 
@@ -75,6 +80,7 @@ class TrialRun:
         names = tuple(task.name for task in parts.tasks)
         self.feed = Feed(train, names, recipe.global_batch, self.trial.seed, self.comm.rank, self.comm.world)
         self.phases = parts.strategy.phases(self.total)
+        self.phase: Phase | None = None
         self.engine = GradientEngine(parts.model, parts.method, process_group=self.comm.group, seed=self.trial.seed)
         self.optimizer = build_optimizer(recipe, parts.model.parameters())
         self.position = Position(loss_sum=[0.0] * len(names))
@@ -85,8 +91,7 @@ class TrialRun:
         return self._progress("running")
 
     def _restore_and_claim(self, facts: Mapping[str, object]) -> None:
-        found = restorable(self.site.root, self.site.study, self.trial.id) if self.comm.rank == 0 else None
-        path: str | None = self.comm.share(str(found.path) if found else None)
+        path: str | None = self.comm.share(self._readable_checkpoint() if self.comm.rank == 0 else None)
         if path is not None:
             self._restore(Path(path))
         self.writer: AttemptWriter | None = None
@@ -102,6 +107,17 @@ class TrialRun:
                 facts=facts,
             )
         self.attempt: int = self.comm.share(self.writer.attempt if self.writer else None)
+
+    def _readable_checkpoint(self) -> str | None:
+        """The newest checkpoint that counts and can be read whole; a damaged one costs work, not the trial."""
+        for found in restorables(self.site.root, self.site.study, self.trial.id):
+            try:
+                checkpoint.load(found.path)
+            except checkpoint.UNREADABLE as error:
+                log.warning("checkpoint %s cannot be read and is passed over: %s", found.path, error)
+            else:
+                return str(found.path)
+        return None
 
     def advance(self, seconds: float = 1.0) -> Progress:
         """Train to the first evaluation or checkpoint boundary at least ``seconds`` away, or to the end.
@@ -146,16 +162,14 @@ class TrialRun:
         return True
 
     def _context(self, step: int) -> Context:
-        cursor, name = 0, self.phases[-1].name
-        for phase in self.phases:
-            cursor += phase.steps
-            if step < cursor:
-                name = phase.name
-                break
+        name = phase_at(self.phases, step).name
         return Context(phase=name, epoch=self.feed.epoch(step), step=step, total_steps=self.total)
 
     def _step(self) -> None:
         step, recipe = self.position.step, self.trial.recipe
+        if (phase := phase_at(self.phases, step)) is not self.phase:
+            enter(self.parts.model, phase)
+            self.phase = phase
         set_learning_rate(self.optimizer, learning_rate(recipe, step, self.total))
         # Dropout and its kin draw from torch's global generator: it is set for this step, so a resumed run draws alike.
         seed_torch(stream(self.trial.seed, "forward", step, self.comm.rank), self.comm.device)
@@ -269,7 +283,9 @@ class TrialRun:
         target = checkpoint_path(self.site.root, self.site.study, self.trial.id, self.position.step, self.attempt)
         saved = checkpoint.save(target, self.parts.model.state_dict(), self.best, state)
         checkpoint.prune(target, keep=2)
-        self.writer.checkpoint(self.position.step, str(saved.path.relative_to(self.site.root)), saved.size_bytes, saved.sha256)
+        self.writer.checkpoint(
+            self.position.step, str(saved.path.relative_to(self.site.root)), saved.size_bytes, saved.sha256
+        )
 
     def _restore(self, path: Path) -> None:
         weights, best, state = checkpoint.load(path)

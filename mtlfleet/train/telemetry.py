@@ -41,6 +41,6 @@ def _upper(cosines: torch.Tensor | None) -> list[float]:
     """cos(i, j) for i < j, row after row; empty when the step did not need the Gram."""
     if cosines is None:
         return []
-    rows, columns = torch.triu_indices(*cosines.shape, offset=1)
+    rows, columns = torch.triu_indices(cosines.shape[0], cosines.shape[1], offset=1)
     found: list[float] = cosines[rows, columns].tolist()
     return found

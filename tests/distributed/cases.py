@@ -57,7 +57,9 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def by_engine(rank: int, world: int, chosen: list[str], wire: str = "fp32", exchange: str = "auto") -> dict[str, list[dict[str, Tensor]]]:
+def by_engine(
+    rank: int, world: int, chosen: list[str], wire: str = "fp32", exchange: str = "auto"
+) -> dict[str, list[dict[str, Tensor]]]:
     """Each method, three steps of the engine on this rank's part of each global batch; gradients by step."""
     found: dict[str, list[dict[str, Tensor]]] = {}
     for name in chosen:
@@ -90,7 +92,14 @@ def by_oracle(name: str) -> list[dict[str, Tensor]]:
         rows = []
         for loss in losses:
             grads = torch.autograd.grad(loss, [p for _, p in shared], retain_graph=True, allow_unused=True)
-            rows.append(torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for (_, p), g in zip(shared, grads, strict=True)]))
+            rows.append(
+                torch.cat(
+                    [
+                        (torch.zeros_like(p) if g is None else g).reshape(-1)
+                        for (_, p), g in zip(shared, grads, strict=True)
+                    ]
+                )
+            )
         dense = DenseGradients(torch.stack(rows), torch.stack(losses))
         at = Step(step, step, 3)
         weights = _weights(method, dense, state, at)
@@ -101,7 +110,9 @@ def by_oracle(name: str) -> list[dict[str, Tensor]]:
             cursor += p.numel()
         for k, task in enumerate(TASKS):
             own = list(model.heads[task].named_parameters())
-            for (n, _), g in zip(own, torch.autograd.grad(losses[k], [p for _, p in own], retain_graph=True), strict=True):
+            for (n, _), g in zip(
+                own, torch.autograd.grad(losses[k], [p for _, p in own], retain_graph=True), strict=True
+            ):
                 step_grads[f"heads.{task}.{n}"] = g * (float(weights[k]) if method.heads == "weighted" else 1.0)
         found.append(step_grads)
         with torch.no_grad():

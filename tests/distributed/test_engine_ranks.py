@@ -101,7 +101,8 @@ def test_one_nan_on_one_rank_skips_the_step_on_all(name: str) -> None:
 
 
 def _ddp(rank: int, world: int) -> tuple[float, str]:
-    """K backwards through a find_unused_parameters wrapper: how far the ranks end up apart; and what the engine says."""
+    """K backwards through a find_unused_parameters wrapper: how far the ranks end up apart; and what the engine
+    says."""
     torch.manual_seed(0)
     model = nn.ModuleDict({"t": nn.Linear(4, 4), "a": nn.Linear(4, 1), "b": nn.Linear(4, 1)})
 

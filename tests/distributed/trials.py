@@ -23,7 +23,15 @@ def trial(method: str, world: int = 1, steps: int = 6, **recipe: Any) -> Trial:
     params = {"weights": (0.2, 0.5, 0.3)} if method == "linear" else {}
     data = spec("dataset", "synthetic_regression", tasks=3, conflict=0.7, train=90, val=30, test=30, dim=6)
     tasks = ("task_0",) if method == "stl" else ("task_0", "task_1", "task_2")
-    train = {"optimizer": "sgd", "lr": 0.05, "global_batch": 32, "steps": steps, "eval_every": 3, "log_every": 2, **recipe}
+    train = {
+        "optimizer": "sgd",
+        "lr": 0.05,
+        "global_batch": 32,
+        "steps": steps,
+        "eval_every": 3,
+        "log_every": 2,
+        **recipe,
+    }
     return Trial(
         method=spec("method", method, **params),
         dataset=data,
@@ -38,7 +46,8 @@ def trial(method: str, world: int = 1, steps: int = 6, **recipe: Any) -> Trial:
 
 
 def train(rank: int, world: int, methods: list[str], root: str) -> dict[str, Any]:
-    """Each method's trial to its end on this rank; the weights before the chosen checkpoint is loaded, and the score."""
+    """Each method's trial to its end on this rank; the weights before the chosen checkpoint is loaded, and the
+    score."""
     comm = Communicator(rank, world, dist.group.WORLD if world > 1 else None)
     found: dict[str, Any] = {}
     for method in methods:

@@ -31,7 +31,9 @@ def environment() -> dict[str, str]:
 
 
 def run(*words: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*words), capture_output=True, text=True, env=environment(), timeout=timeout, check=False)
+    return subprocess.run(
+        command(*words), capture_output=True, text=True, env=environment(), timeout=timeout, check=False
+    )
 
 
 def write(folder: Path, text: str = STUDY, *replacements: tuple[str, str]) -> Path:

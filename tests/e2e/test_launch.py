@@ -1,4 +1,5 @@
-"""`mtlfleet launch` on real Ray with two-rank gangs: to a verdict, again for nothing, through kills, stops and failures."""
+"""`mtlfleet launch` on real Ray with two-rank gangs: to a verdict, again for nothing, through kills, stops and
+failures."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ def test_test_is_read_once_and_by_final_trials_only(finished: tuple[Path, str]) 
     study, _ = finished
     found = rows(
         study,
-        "select t.phase, m.split, count(*) as n, count(distinct m.trial_id) as trials, count(distinct (m.trial_id, m.task)) as reads "
+        "select t.phase, m.split, count(*) as n, count(distinct m.trial_id) as trials, "
+        "count(distinct (m.trial_id, m.task)) as reads "
         "from metrics m join trials t using (study_id, trial_id) where m.split = 'test' group by all",
     )
     assert [(row["phase"], row["trials"]) for row in found] == [("final", 8)]
@@ -84,7 +86,10 @@ def test_launching_again_runs_nothing(finished: tuple[Path, str]) -> None:
 def test_a_wider_study_runs_only_its_new_cells(finished: tuple[Path, str], tmp_path: Path) -> None:
     study, _ = finished
     wider = fleet.write(
-        tmp_path, fleet.STUDY, ("seeds: [1, 2]", "seeds: [1, 2, 3]"), ("claims:", f"storage: {{root: {study.parent}/runs/tiny}}\nclaims:")
+        tmp_path,
+        fleet.STUDY,
+        ("seeds: [1, 2]", "seeds: [1, 2, 3]"),
+        ("claims:", f"storage: {{root: {study.parent}/runs/tiny}}\nclaims:"),
     )
     plan = fleet.run("launch", wider, "--dry-run")
     assert plan.returncode == 0, plan.stderr
@@ -111,15 +116,23 @@ def test_a_sigkill_leaves_no_trace_in_the_results(target: str, finished: tuple[P
     assert fleet.run("digest", study).stdout.split()[0] == finished[1]
 
 
-def test_ctrl_c_drains_and_the_same_command_goes_on(finished: tuple[Path, str], tmp_path: Path) -> None:
+def test_sql_answers_during_the_run_and_ctrl_c_drains_it(finished: tuple[Path, str], tmp_path: Path) -> None:
     study = fleet.write(tmp_path, fleet.STUDY, ("steps: 60", "steps: 61"))
     running = subprocess.Popen(
-        fleet.command("launch", study), env=fleet.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        fleet.command("launch", study),
+        env=fleet.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     store = tmp_path / "runs" / "tiny"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not list(store.glob("segments/study=tiny/trial=*/attempt=1.end.json")):
         time.sleep(0.05)
+    live = fleet.run("sql", study, "select count(*) as n from metrics where split = 'val'", "--format", "csv")
+    assert live.returncode == 0, live.stderr
+    assert int(live.stdout.split()[1]) > 0, "SQL answers while the study runs"
+    assert running.poll() is None
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=120)
     assert running.returncode == 130, said
@@ -153,7 +166,12 @@ class Broken(LossWeighting[None]):
 def test_a_failing_method_is_an_outcome_with_a_log_not_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
     text = fleet.STUDY[: fleet.STUDY.index("search:")] + "resources: {workers: 2}\nplugins: [./broken.py]\n"
-    study = fleet.write(tmp_path, text, ("pcgrad: {}", "broken: {}"), ("space: {weights: {simplex: {tasks: 2, points: 3}}}", "params: {}"))
+    study = fleet.write(
+        tmp_path,
+        text,
+        ("pcgrad: {}", "broken: {}"),
+        ("space: {weights: {simplex: {tasks: 2, points: 3}}}", "params: {}"),
+    )
     done = fleet.run("launch", study)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

@@ -1,0 +1,168 @@
+"""A trial's body: resumed runs equal undisturbed ones, validation chooses, divergence is an outcome."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import trials
+
+from mtlfleet.plan.trial import Trial
+from mtlfleet.store import digest, open_store, read_claim, trial_state, write_document
+from mtlfleet.train import Site, TrialRun
+
+STATEFUL = ["uw", "dwa", "nash_mtl", "rlw", "pcgrad"]
+
+
+def results(root: Path, wanted: Trial) -> str:
+    """The digest of a store that holds one trial."""
+    row = {
+        "trial_id": wanted.id,
+        "phase": wanted.phase,
+        "method": wanted.method.name,
+        "method_use": wanted.method.use,
+        "dataset": wanted.dataset.name,
+        "architecture": wanted.architecture.name,
+        "task": wanted.task,
+        "tasks": list(wanted.tasks),
+        "seed": wanted.seed,
+        "config_index": 0,
+        "label": wanted.label,
+        "params": {},
+        "config": {},
+        "config_sha256": wanted.key,
+        "world_size": 1,
+        "steps": 24,
+    }
+    write_document(root, "study", "trials", [row])
+    return digest(open_store(root), "study")
+
+
+@pytest.mark.parametrize("method", STATEFUL)
+def test_a_run_that_dies_at_any_checkpoint_resumes_to_the_same_rows(method: str, tmp_path: Path) -> None:
+    wanted = trials.trial(method, checkpoint_every=4)
+    trials.finish(trials.start(tmp_path / "whole", wanted))
+    expected = results(tmp_path / "whole", wanted)
+
+    broken = tmp_path / "broken"
+    for stretches in (1, 2, 1):
+        run = trials.start(broken, wanted)
+        for _ in range(stretches):
+            run.advance(seconds=0.0)
+        assert run.writer is not None
+        run.writer.abandon()  # what a kill leaves: rows since the last flush are lost
+    assert read_claim(broken, "study", wanted.id, 3)["restored_step"] >= 4
+    trials.finish(trials.start(broken, wanted))
+    assert results(broken, wanted) == expected
+
+
+def test_a_damaged_checkpoint_costs_work_not_the_trial(tmp_path: Path) -> None:
+    wanted = trials.trial(checkpoint_every=4)
+    trials.finish(trials.start(tmp_path / "whole", wanted))
+    run = trials.start(tmp_path / "broken", wanted)
+    while run.position.step < 12:
+        run.advance(seconds=0.0)
+    assert run.writer is not None
+    run.writer.flush()
+    run.writer.abandon()
+    newest = sorted((tmp_path / "broken").glob("checkpoints/*/*/step=*"))[-1]
+    state = newest / "state.pt"
+    state.write_bytes(state.read_bytes()[:100])
+    again = trials.start(tmp_path / "broken", wanted)
+    assert 0 < again.position.step < 12
+    trials.finish(again)
+    assert results(tmp_path / "broken", wanted) == results(tmp_path / "whole", wanted)
+
+
+def test_pausing_leaves_a_checkpoint_of_the_moment(tmp_path: Path) -> None:
+    wanted = trials.trial()
+    run = trials.start(tmp_path, wanted)
+    run.advance(seconds=0.0)
+    at = run.position.step
+    assert 0 < at < 24
+    run.pause()
+    assert trial_state(tmp_path, "study", wanted.id) == "interrupted"
+    assert trials.start(tmp_path, wanted).position.step == at
+
+
+def rows(root: Path, query: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = open_store(root).sql(query).to_pylist()
+    return found
+
+
+def test_the_checkpoint_is_chosen_on_validation_and_test_is_read_once(tmp_path: Path) -> None:
+    wanted = trials.trial(lr=0.2, optimizer="sgd")
+    trials.finish(trials.start(tmp_path, wanted))
+    results(tmp_path, wanted)
+    curve = rows(
+        tmp_path,
+        "select step, avg(value) v from metrics where split='val' and metric='rmse' and not final group by step",
+    )
+    chosen = rows(tmp_path, "select value from metrics where metric='selected_step'")[0]["value"]
+    assert chosen == min(curve, key=lambda row: (row["v"], row["step"]))["step"]
+    final = rows(tmp_path, "select avg(value) v from metrics where split='val' and metric='rmse' and final")[0]["v"]
+    assert final == pytest.approx(min(row["v"] for row in curve), rel=1e-12)
+    read = rows(tmp_path, "select task, count(*) n from metrics where split='test' group by task")
+    assert sorted((row["task"], row["n"]) for row in read) == [("task_0", 1), ("task_1", 1)]
+
+
+def test_tuning_never_loads_the_test_split(tmp_path: Path) -> None:
+    wanted = trials.trial(phase="tune")
+    run = trials.start(tmp_path, wanted)
+    assert {split.value for split in run.parts.splits} == {"train", "val"}
+    trials.finish(run)
+    assert wanted.key != trials.trial().key
+    assert not list((tmp_path).glob("checkpoints/*/*/step=*")), "a finished trial leaves no checkpoint behind"
+
+
+NAN = '''\
+from dataclasses import dataclass
+
+import torch
+
+from mtlfleet.methods.base import Decision, Losses, LossWeighting, Step, Weights, method
+
+
+@method("nanny")
+@dataclass(frozen=True, kw_only=True)
+class Nanny(LossWeighting[None]):
+    """Non-finite weights from the sixth step on."""
+
+    def weigh(self, losses: Losses, state: None, at: Step) -> Decision:
+        bad = torch.nan if at.number >= 5 else 1.0
+        return Decision(Weights(torch.full_like(losses, bad)), state)
+'''
+
+
+def test_divergence_is_an_outcome_and_skipped_steps_change_nothing(tmp_path: Path) -> None:
+    (tmp_path / "nanny.py").write_text(NAN)
+    site = Site(tmp_path / "store", "study", plugins=("./nanny.py",), base=tmp_path)
+    wanted = trials.trial("nanny", site=site, max_skips=3)
+    run: TrialRun = trials.start(tmp_path / "store", wanted, site)
+    progress = trials.finish(run)
+    assert progress.state == "diverged"
+    assert progress.step == 5 + 4, "three skips in a row are borne, the fourth is too many"
+    assert all(p.isfinite().all() for p in run.parts.model.parameters())
+    assert trial_state(tmp_path / "store", "study", wanted.id) == "diverged"
+    assert "non-finite" in read_claim(tmp_path / "store", "study", wanted.id, 1)["exit_reason"]
+
+
+def test_the_same_trial_gives_the_same_rows_and_another_seed_does_not(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    wanted = trials.trial()
+    for name in ("one", "two"):
+        trials.finish(trials.start(tmp_path / name, wanted))
+    assert results(tmp_path / "one", wanted) == results(tmp_path / "two", wanted)
+    other = replace(wanted, seed=4)
+    trials.finish(trials.start(tmp_path / "three", other))
+    values = [
+        rows(tmp_path / name, "select value from metrics where split='val' and final order by task, metric")
+        for name in ("one", "three")
+    ]
+    assert values[0] != values[1]
