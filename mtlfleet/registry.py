@@ -229,9 +229,13 @@ class Catalogue:
         return found
 
     def find(self, kind: str, name: str) -> Entry:
-        """The entry for ``name`` or ``name@preset``. Raises UnknownName with the nearest name."""
+        """The entry for ``name``, ``name@preset``, or ``library.part``: an entry with the trait ``member`` names the
+        parameter that takes the part. Raises UnknownName with the nearest name."""
         plain, _, preset = name.partition("@")
         known = self.entries(kind)
+        family = plain.partition(".")[0]
+        if plain not in known and family in known and "member" in known[family].traits:
+            return known[family]
         if plain not in known:
             raise unknown(kind, plain, known)
         entry = known[plain]
@@ -242,8 +246,10 @@ class Catalogue:
     def parameters(self, kind: str, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """Defaults, then the preset's values, then what was given: the full set that enters a trial's key."""
         entry = self.find(kind, name)
-        _, _, preset = name.partition("@")
-        return {**entry.defaults, **(entry.presets.get(preset, {}) if preset else {}), **given}
+        plain, _, preset = name.partition("@")
+        part = plain.removeprefix(f"{entry.name}.")
+        member = {entry.traits["member"]: part} if part != plain else {}
+        return {**entry.defaults, **member, **(entry.presets.get(preset, {}) if preset else {}), **given}
 
     def load(self, kind: str, name: str) -> type[Any]:
         """Import the file of a citizen and give its class."""

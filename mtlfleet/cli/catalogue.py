@@ -11,13 +11,17 @@ from typing import Any
 import click
 
 from mtlfleet.cli import output
+from mtlfleet.errors import UsageError
 from mtlfleet.registry import REQUIRED, Catalogue, Entry, builtin
 
 Facts = Callable[[Entry], dict[str, Any]]
 
 
-def group(kind: str, facts: Facts | None = None) -> click.Group:
-    """The command group of a kind: ``mtlfleet methods list``, ``mtlfleet methods show NAME``."""
+def group(kind: str, facts: Facts | None = None, markdown: Callable[[], str] | None = None) -> click.Group:
+    """The command group of a kind: ``mtlfleet methods list``, ``mtlfleet methods show NAME``.
+
+    ``markdown``: what ``list --markdown`` prints; without it the option is refused.
+    """
 
     @click.group(name=f"{kind}s", help=f"The {kind}s that a study can use.")
     def command() -> None:
@@ -25,8 +29,14 @@ def group(kind: str, facts: Facts | None = None) -> click.Group:
 
     @command.command(name="list", help=f"All {kind}s that ship with mtlfleet.")
     @click.option("--json", "json_", is_flag=True, help=f"One object: mtlfleet/{kind}s/1.")
-    def list_(json_: bool) -> None:
+    @click.option("--markdown", "markdown_", is_flag=True, help="A page of documentation.", hidden=markdown is None)
+    def list_(json_: bool, markdown_: bool) -> None:
         entries = builtin(kind)
+        if markdown_:
+            if markdown is None or json_:
+                raise UsageError("--markdown goes alone, and only with `methods list`")
+            output.emit(markdown())
+            return
         if json_:
             output.emit(output.as_json(f"mtlfleet/{kind}s/1", **{f"{kind}s": [_data(e) for e in entries.values()]}))
             return
@@ -43,7 +53,7 @@ def group(kind: str, facts: Facts | None = None) -> click.Group:
         entry = Catalogue().find(kind, name)
         extra = facts(entry) if facts else {}
         if json_:
-            output.emit(output.as_json(f"mtlfleet/{kind}/1", **_data(entry), docstring=_docstring(entry), **extra))
+            output.emit(output.as_json(f"mtlfleet/{kind}/1", **_data(entry), docstring=docstring(entry), **extra))
         else:
             output.emit(_page(entry, extra))
 
@@ -66,7 +76,8 @@ def _data(entry: Entry) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _docstring(entry: Entry) -> str:
+def docstring(entry: Entry) -> str:
+    """The whole docstring of a citizen's class, from its source."""
     tree = ast.parse(entry.path.read_bytes())
     classes = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == entry.class_name)
     return next((ast.get_docstring(node) or "" for node in classes), "")
@@ -76,7 +87,7 @@ def _page(entry: Entry, extra: dict[str, Any]) -> str:
     parts = [
         entry.name + (f" ({entry.family})" if entry.kind == "method" else ""),
         "",
-        inspect.cleandoc(_docstring(entry)),
+        inspect.cleandoc(docstring(entry)),
     ]
     if entry.parameters:
         rows = [

@@ -57,6 +57,12 @@ class TaskGradients(Protocol):
         """[K, n]: this rank's columns of the averaged task gradients."""
         ...
 
+    @property
+    def columns(self) -> range:
+        """Which columns of the flattened shared gradient the rows hold: the same parameters' numbers in every world, so
+        that a draw keyed by a column does not depend on how many ranks there are. The last rank's may be padding."""
+        ...
+
     def apply(self, weights: Weights) -> None:
         """The shared gradient becomes sum_k weights[k] * g_k: from the rows if there are any, else by one backward."""
         ...

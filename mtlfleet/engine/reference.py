@@ -19,7 +19,12 @@ class DenseGradients:
         self.jacobian = jacobian
         given = torch.ones(jacobian.shape[0]) if losses is None else losses
         self.losses = Losses(given.detach().to(torch.float64))
+        self.weights: Weights | None = None
         self._direction: Tensor | None = None
+
+    @property
+    def columns(self) -> range:
+        return range(self.jacobian.shape[1])
 
     def gram(self) -> Gram:
         rows = self.jacobian.to(torch.float64)
@@ -29,6 +34,7 @@ class DenseGradients:
         return Rows(self.jacobian)
 
     def apply(self, weights: Weights) -> None:
+        self.weights = weights
         self._direction = (weights.to(torch.float64) @ self.jacobian.to(torch.float64)).to(self.jacobian.dtype)
 
     def write(self, direction: Tensor) -> None:

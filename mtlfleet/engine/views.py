@@ -82,6 +82,11 @@ class StepGradients:
         assert self._rows is not None
         return Rows(self._rows)
 
+    @property
+    def columns(self) -> range:
+        first = self._exchange.rank * self._layout.shard
+        return range(first, first + self._layout.shard)
+
     def _collect(self) -> None:
         tasks, layout = len(self._reach.tasks), self._layout
         together = tasks * layout.padded <= PIECE

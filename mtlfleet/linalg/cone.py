@@ -35,6 +35,23 @@ def project_rows(gram: Array) -> Array:
     return result
 
 
+def project_sum(gram: Array, preference: Array) -> Array:
+    r"""argmin over :math:`v \ge p` of v^T G v: the projection of sum_k p_k g_k on {x : g_k x >= 0 for all k}.
+
+    gram [K, K], p [K] -> v [K]. A zero row keeps its preference.
+    """
+    size = norms(gram)
+    cosines = unit(gram, size)
+    scaled = preference * size
+    if (cosines @ scaled >= -ROUNDING * float(np.abs(scaled).sum())).all():
+        return preference.copy()
+    system = factor(cosines).T
+    added = nonnegative_least_squares(system, -(system @ scaled) / float(size.max())) * float(size.max())
+    inverse = np.divide(1.0, size, out=np.zeros_like(size), where=size > 0)
+    result: Array = preference + added * inverse
+    return result
+
+
 def _pivot(cosines: Array, rows: NDArray[np.intp]) -> tuple[Array, NDArray[np.bool_]]:
     """z for many rows at once by block principal pivoting, and for which of them it holds.
 

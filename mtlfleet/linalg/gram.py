@@ -47,6 +47,17 @@ def factor(gram: Array) -> Array:
     return rows
 
 
+def regularised(gram: Array, reg: float, norm_eps: float) -> Array:
+    """The Gram as given when both are zero; else scaled to unit trace (to zero if its trace is below ``norm_eps``) with
+    ``reg`` on its diagonal."""
+    trace = float(np.trace(gram))
+    if trace <= 0 or not (reg or norm_eps):
+        return gram
+    scaled = gram / trace if trace >= norm_eps else np.zeros_like(gram)
+    posed: Array = scaled + reg * np.eye(len(gram))
+    return posed
+
+
 def corner(tasks: int, task: int) -> Array:
     """[K]: all weight on one task."""
     weights = np.zeros(tasks)

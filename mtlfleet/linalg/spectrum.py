@@ -1,4 +1,4 @@
-"""Two answers read off the eigenvalues of the Gram: equal projections, and rows made orthogonal."""
+"""Answers read off the eigenvalues of the Gram: equal projections, and rows made orthogonal."""
 
 from __future__ import annotations
 
@@ -25,6 +25,33 @@ def equal_projections(gram: Array) -> tuple[Array, bool]:
     scale = float(np.diagonal(gram).max())
     pseudo: Array = np.linalg.pinv(gram / scale, rcond=RANK, hermitian=True) @ (size / scale)
     return pseudo, False
+
+
+def preferred_direction(gram: Array, preference: Array) -> tuple[Array, str]:
+    r"""Weights of the direction whose cosines with all rows go by p, as long as the rows reach along it; and a word.
+
+    With H the cosines: :math:`x = H^{+} p`, :math:`q = \sqrt{x^T H x}`, length :math:`\Lambda = \sum_k n_k (H x)_k /
+    q`, :math:`\alpha_k = \Lambda x_k / (n_k q)`. Zero rows are left out (``zero_gradient``), dependent ones take the
+    least squares (``rank_deficient``); rows that cancel give no direction (``stationary``).
+    """
+    size = norms(gram)
+    alive = np.flatnonzero(size)
+    weights = np.zeros(len(size))
+    if not len(alive):
+        return weights, "stationary"
+    cosines, wanted = unit(gram, size)[np.ix_(alive, alive)], preference[alive]
+    values = np.linalg.eigvalsh(cosines)
+    independent = bool(values[0] > RANK * values[-1])
+    if independent:
+        x = np.linalg.solve(cosines, wanted)
+    else:
+        x = np.linalg.pinv(cosines, rcond=RANK, hermitian=True) @ wanted
+    reach = cosines @ x
+    q = float(np.sqrt(max(float(x @ reach), 0.0)))
+    if q <= 1e-9 * float(np.abs(x).sum()) or q <= 1e-9 * float(np.abs(wanted).sum()):
+        return weights, "stationary"
+    weights[alive] = float(size[alive] @ reach) / q * x / (size[alive] * q)
+    return weights, "rank_deficient" if not independent else "ok" if len(alive) == len(size) else "zero_gradient"
 
 
 def align(gram: Array, mode: str, tolerance: float) -> tuple[Array, int]:

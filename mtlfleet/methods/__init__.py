@@ -7,9 +7,8 @@ from typing import Any, cast
 from torch import Tensor
 
 from mtlfleet import registry
-from mtlfleet.engine.gradients import Losses
 from mtlfleet.engine.reference import DenseGradients
-from mtlfleet.methods.base import Decision, GramWeighting, LossWeighting, Method, Step
+from mtlfleet.methods.base import Method, Step
 
 __all__ = ["build", "combine", "names", "weights"]
 
@@ -49,11 +48,7 @@ def weights(name: str, jacobian: Tensor, losses: Tensor | None = None, *, seed: 
     grads = DenseGradients(jacobian, losses)
     found = build(name, **params)
     state, at = found.init(jacobian.shape[0]), Step(seed=seed)
-    decision: Decision
-    if isinstance(found, LossWeighting):
-        decision = found.weigh(grads.losses, state, at)
-    elif isinstance(found, GramWeighting):
-        decision = found.weigh(grads.gram(), Losses(grads.losses), state, at)
-    else:
+    found.step(grads, state, at)
+    if grads.weights is None:
         raise TypeError(f"{name} works on single coordinates: its update is not a weighting of the task gradients")
-    return decision.weights
+    return grads.weights

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import fields, is_dataclass
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from torch import Tensor
 
@@ -63,8 +63,10 @@ class Method(ABC, Generic[S]):
     Class-level literals (read without importing): ``heads`` says whether task-specific parameters receive the plain
     gradient of their own loss (``"unweighted"``) or that gradient times the task's weight (``"weighted"``);
     ``presets`` names conventions of a source, ``{"nash": {"c": 0.4}}`` for ``cagrad@nash``; ``single_task`` marks the
-    single-task reference. A method whose sources disagree on ``heads`` makes it a hyper-parameter; it is read from
-    the instance.
+    single-task reference; ``needs_reforward`` marks methods that want the same batch's losses again after the
+    optimizer's step, through ``observe``; ``owns_update`` those whose direction is the update itself, for plain SGD to
+    apply; ``shards`` names packed state fields that hold this rank's columns, of which a checkpoint keeps every rank's.
+    A method whose sources disagree on ``heads`` makes it a hyper-parameter; it is read from the instance.
     """
 
     name: ClassVar[str] = ""
@@ -72,6 +74,9 @@ class Method(ABC, Generic[S]):
     heads: ClassVar[str] = "unweighted"
     batches: ClassVar[int] = 1
     single_task: ClassVar[bool] = False
+    needs_reforward: ClassVar[bool] = False
+    owns_update: ClassVar[bool] = False
+    shards: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def init(self, tasks: int) -> S:  # noqa: ARG002
@@ -82,12 +87,17 @@ class Method(ABC, Generic[S]):
     def step(self, grads: TaskGradients, state: S, at: Step) -> tuple[S, str]:
         """Look at ``grads``, write the shared gradient through it, give the next state and the solver's word."""
 
+    def observe(self, before: Losses, after: Losses, state: S) -> S:  # noqa: ARG002
+        """The next state from one batch's losses [K] before and after the optimizer's step: called once per step that
+        was taken, for methods that say ``needs_reforward``."""
+        return state
+
     def pack(self, state: S) -> dict[str, Any] | None:
-        """The state as tensors and numbers, for a checkpoint."""
+        """The state as tensors and numbers, for a checkpoint; parts of a state that has parts as ``part.field``."""
         if state is None:
             return None
         if is_dataclass(state):
-            return {f.name: getattr(state, f.name) for f in fields(state)}
+            return _flat(state)
         raise TypeError(
             f"{type(self).__name__}: a state is None or a dataclass of tensors and numbers, found {type(state)}"
         )
@@ -97,7 +107,25 @@ class Method(ABC, Generic[S]):
         empty = self.init(tasks)
         if packed is None or empty is None:
             return empty
-        return type(empty)(**packed)
+        return cast("S", _rebuilt(empty, packed))
+
+
+def _flat(state: Any, prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for f in fields(state):
+        value = getattr(state, f.name)
+        found |= _flat(value, f"{prefix}{f.name}.") if is_dataclass(value) else {prefix + f.name: value}
+    return found
+
+
+def _rebuilt(like: Any, packed: dict[str, Any], prefix: str = "") -> Any:
+    """A state of the same types as ``like`` with the packed values."""
+    values = {}
+    for f in fields(like):
+        part = getattr(like, f.name)
+        name = prefix + f.name
+        values[f.name] = _rebuilt(part, packed, f"{name}.") if is_dataclass(part) else packed[name]
+    return type(like)(**values)
 
 
 class LossWeighting(Method[S]):
@@ -137,11 +165,11 @@ class Elementwise(Method[S]):
     needs: ClassVar[Needs] = Needs.ROWS
 
     @abstractmethod
-    def merge(self, rows: Rows, state: S, at: Step) -> tuple[Tensor, S]:
-        """rows [K, n], this rank's columns -> [n]."""
+    def merge(self, rows: Rows, columns: range, state: S, at: Step) -> tuple[Tensor, S]:
+        """rows [K, n], this rank's ``columns`` of all of them -> [n]."""
 
     def step(self, grads: TaskGradients, state: S, at: Step) -> tuple[S, str]:
-        merged, state = self.merge(grads.rows(), state, at)
+        merged, state = self.merge(grads.rows(), grads.columns, state, at)
         grads.write(merged)
         return state, "ok"
 

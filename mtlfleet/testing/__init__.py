@@ -20,28 +20,18 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mtlfleet import docstrings
+from mtlfleet.docstrings import HEADINGS
 from mtlfleet.registry import Catalogue
 from mtlfleet.testing.cases import AnyMethod, Case, case
 from mtlfleet.testing.contracts import ALWAYS, DECLARED
 
 __all__ = ["ALWAYS", "DECLARED", "HEADINGS", "Case", "Check", "case", "method_checks", "properties", "sections"]
 
-HEADINGS = ("Math", "Shapes", "Source", "Departures", "Properties")
-
 
 def sections(cls: type) -> dict[str, str]:
     """The fixed headings of a method's docstring with their text, unwrapped."""
-    found: dict[str, str] = {}
-    current = ""
-    for line in (cls.__doc__ or "").splitlines():
-        word, _, rest = line.strip().partition(" ")
-        if word in HEADINGS and word not in found:
-            current, found[word] = word, rest.strip()
-        elif not line.strip():
-            current = ""
-        elif current:
-            found[current] = f"{found[current]} {line.strip()}"
-    return found
+    return docstrings.sections(cls.__doc__ or "")
 
 
 def properties(cls: type) -> tuple[str, ...]:

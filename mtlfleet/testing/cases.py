@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtlfleet.engine.gradients import Losses, Step
 from mtlfleet.engine.reference import DenseGradients
-from mtlfleet.methods.base import Decision, GramWeighting, LossWeighting, Method
+from mtlfleet.methods.base import Method
 
 PARAMETERS = 40
 
@@ -64,6 +64,9 @@ def advance(method: AnyMethod, case: Case, state: Any, at: Step) -> tuple[Tensor
     """One step: the shared gradient [P] that the method writes, its next state, its word."""
     grads = DenseGradients(case.jacobian, case.losses)
     state, status = method.step(grads, state, at)
+    if method.needs_reforward:  # a batch whose tasks improved, each by another part
+        part = torch.linspace(0.9, 0.99, case.tasks, dtype=torch.float64)
+        state = method.observe(grads.losses, Losses(grads.losses * part), state)
     return grads.direction(), state, status
 
 
@@ -74,15 +77,9 @@ def direction(method: AnyMethod, case: Case, seed: int = 0) -> Tensor:
 
 def weights(method: AnyMethod, case: Case, seed: int = 0) -> Tensor | None:
     """The weights [K] of the first step; None for methods that are no weighting."""
-    grads, state, at = DenseGradients(case.jacobian, case.losses), method.init(case.tasks), Step(seed=seed)
-    decision: Decision
-    if isinstance(method, LossWeighting):
-        decision = method.weigh(grads.losses, state, at)
-    elif isinstance(method, GramWeighting):
-        decision = method.weigh(grads.gram(), Losses(grads.losses), state, at)
-    else:
-        return None
-    return decision.weights
+    grads = DenseGradients(case.jacobian, case.losses)
+    method.step(grads, method.init(case.tasks), Step(seed=seed))
+    return grads.weights
 
 
 def sizes(method: AnyMethod) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""What a method promises: six contracts that every method keeps, and those it may declare.
+"""What a method promises: seven contracts that every method keeps, and those it may declare.
 
 A contract is a function of a method that raises AssertionError with what it saw.
 """
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mtlfleet.engine.gradients import Step
+from mtlfleet.methods.base import OutOfDomain
 from mtlfleet.testing.cases import PARAMETERS, TRAITS, AnyMethod, Case, advance, case, direction, sizes, weights
 
 TIGHT = 1e-8
@@ -60,14 +61,32 @@ def finite(method: AnyMethod) -> None:
             assert torch.equal(given.losses, kept.losses), f"{trait}: the losses were changed in place"
 
 
+def odd_losses(method: AnyMethod) -> None:
+    """Losses of zero and below: a finite update, or an OutOfDomain that says what to do."""
+    for tasks in sizes(method):
+        for value in (0.0, -1.0):
+            given = case("plain", tasks)
+            losses = given.losses.clone()
+            losses[0] = value
+            try:
+                found, _, _ = advance(method, Case("odd losses", given.jacobian, losses), method.init(tasks), Step())
+            except OutOfDomain as refusal:
+                assert refusal.help, f"a loss of {value} is refused without a way out: {refusal.message}"
+                continue
+            assert torch.isfinite(found).all(), f"a loss of {value} among {tasks}: update {found}"
+
+
 def one_task(method: AnyMethod) -> None:
-    """One task: a positive multiple of its gradient, and no update from a zero gradient."""
+    """One task: a positive multiple of its gradient, and no update from a zero gradient. A method that makes the update
+    itself may scale coordinates: there, downhill."""
     for seed in range(3):
         given = case("plain", 1, seed)
         found, row = direction(method, given), given.jacobian[0]
         factor = float(found @ row / (row @ row))
         assert factor > 0, f"the update is {factor} times the only gradient"
-        assert torch.allclose(found, factor * row, rtol=TIGHT), f"update {found} is no multiple of {row}"
+        assert method.owns_update or torch.allclose(found, factor * row, rtol=TIGHT), (
+            f"update {found} is no multiple of {row}"
+        )
     assert not direction(method, case("zero", 1)).any(), "a zero gradient moved the parameters"
 
 
@@ -208,7 +227,15 @@ def _close(first: Tensor, second: Tensor, what: str) -> None:
     assert gap <= TIGHT, f"{what}: the update differs by {gap:.1e} of its norm"
 
 
-ALWAYS: tuple[Callable[[AnyMethod], None], ...] = (finite, one_task, scales, round_trip, same_seed, state_is_value)
+ALWAYS: tuple[Callable[[AnyMethod], None], ...] = (
+    finite,
+    odd_losses,
+    one_task,
+    scales,
+    round_trip,
+    same_seed,
+    state_is_value,
+)
 DECLARED: Mapping[str, Callable[[AnyMethod], None]] = {
     check.__name__: check
     for check in (

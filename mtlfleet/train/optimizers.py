@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
+from mtlfleet.methods.base import Method, OutOfDomain
 from mtlfleet.plan.trial import Recipe
 
 
@@ -19,6 +21,16 @@ def build_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> torch
         return torch.optim.SGD(chosen, lr=lr, momentum=recipe.momentum, weight_decay=decay)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     return kind(chosen, lr=lr, weight_decay=decay, fused=True)
+
+
+def refuse_second_optimizer(method: Method[Any], recipe: Recipe) -> None:
+    """Raise OutOfDomain when a method that makes the update itself would have it adapted or averaged once more."""
+    if method.owns_update and (recipe.optimizer != "sgd" or recipe.momentum):
+        found = recipe.optimizer + (f" with momentum {recipe.momentum:g}" if recipe.optimizer == "sgd" else "")
+        raise OutOfDomain(
+            f"{method.name} is an optimizer with moments of its own; the recipe's {found} would change its updates",
+            help="set train.optimizer: sgd and train.momentum: 0 for this method",
+        )
 
 
 def learning_rate(recipe: Recipe, step: int, total: int) -> float:

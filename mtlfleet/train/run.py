@@ -25,7 +25,7 @@ from mtlfleet.train.build import Parts, Site, build, seed_torch
 from mtlfleet.train.communicator import Communicator
 from mtlfleet.train.evaluate import Measured, evaluate, mean_skill
 from mtlfleet.train.feed import Feed
-from mtlfleet.train.optimizers import build_optimizer, learning_rate, set_learning_rate
+from mtlfleet.train.optimizers import build_optimizer, learning_rate, refuse_second_optimizer, set_learning_rate
 from mtlfleet.train.phases import enter, phase_at
 from mtlfleet.train.telemetry import Telemetry
 
@@ -73,6 +73,7 @@ class TrialRun:
         """Build everything, restore the newest checkpoint that counts, claim the attempt (rank 0)."""
         self.parts: Parts = build(self.trial, self.site, self.comm.device)
         recipe, parts = self.trial.recipe, self.parts
+        refuse_second_optimizer(parts.method, recipe)
         train = parts.splits[Split.TRAIN]
         self.total = recipe.total_steps(len(train))
         self.eval_interval = recipe.eval_interval(len(train))
@@ -266,13 +267,16 @@ class TrialRun:
     def save(self) -> None:
         """Checkpoint this moment. Rows first, durable; then the checkpoint: what it covers is never lost with it."""
         states = self.comm.collect(checkpoint.random_state())
+        engine = self.engine.state_dict()
+        for name in self.parts.method.shards:  # each rank holds its own columns of these: every rank's are kept
+            engine["method"][name] = self.comm.collect(engine["method"][name])
         self.saved_at = time.monotonic()
         if self.writer is None:
             return
         self.writer.flush()
         state = {
             "optimizer": self.optimizer.state_dict(),
-            "engine": self.engine.state_dict(),
+            "engine": engine,
             "position": vars(self.position).copy(),
             "random": states,
         }
@@ -288,6 +292,8 @@ class TrialRun:
         self.parts.model.load_state_dict(weights)
         self.best = {name: tensor.to(self.comm.device) for name, tensor in best.items()} if best else None
         self.optimizer.load_state_dict(state["optimizer"])
+        for name in self.parts.method.shards:
+            state["engine"]["method"][name] = state["engine"]["method"][name][self.comm.rank]
         self.engine.load_state_dict(state["engine"])
         self.position = Position(**state["position"])
         checkpoint.set_random_state(state["random"][self.comm.rank])

@@ -123,11 +123,10 @@ def by_oracle(name: str) -> list[dict[str, Tensor]]:
 
 
 def _weights(method: methods.Method, dense: DenseGradients, state: object, at: Step) -> Tensor:
-    if isinstance(method, methods.LossWeighting):
-        return method.weigh(dense.losses, state, at).weights
-    if isinstance(method, methods.GramWeighting):
-        return method.weigh(dense.gram(), dense.losses, state, at).weights
-    return torch.ones(len(TASKS), dtype=torch.float64)
+    """What the method would weigh the heads with; ones where its update is no weighting."""
+    told = DenseGradients(dense.jacobian, dense.losses)
+    method.step(told, state, at)
+    return torch.ones(len(TASKS), dtype=torch.float64) if told.weights is None else told.weights
 
 
 def relative(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,24 @@ def train(rank: int, world: int, methods: list[str], root: str) -> dict[str, Any
             progress = run.advance()
         found[method] = (progress.state, progress.score, weights)
     return found
+
+
+def interrupted(rank: int, world: int, method: str, root: str, pause_at: int) -> dict[str, torch.Tensor]:
+    """The last weights of a trial of six steps; with ``pause_at``, left there and taken up by a fresh object."""
+    comm = Communicator(rank, world, dist.group.WORLD if world > 1 else None)
+    params = {"dominance_beta": 0.9} if method == "adatask" else {}
+    cell = trial(method, world, checkpoint_every=3, keep="last")
+    if params:
+        cell = replace(cell, method=spec("method", method, **params))
+    run = TrialRun(cell, Site(Path(root), "ranks"), comm)
+    run.begin()
+    if pause_at:
+        run.advance(seconds=0.0)
+        assert run.position.step == pause_at
+        run.pause()
+        run = TrialRun(cell, Site(Path(root), "ranks"), comm)
+        run.begin()
+        assert run.position.step == pause_at
+    while not run.advance().finished:
+        pass
+    return {name: tensor.clone() for name, tensor in run.parts.model.state_dict().items()}

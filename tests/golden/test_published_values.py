@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from mtlfleet import methods
-from mtlfleet.engine.gradients import Losses, Step
+from mtlfleet.engine.gradients import Gram, Losses, Step
+from mtlfleet.linalg.surgery import raise_cosines
+from mtlfleet.methods.loss.famo import FAMO
+from mtlfleet.methods.tchebycheff import Nadir
 
 F2 = torch.tensor([[1.0, 0.0], [-1.0, 1.0]], dtype=torch.float64)
 F3 = torch.tensor([[4.0, 0.0, 0.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 2.0]], dtype=torch.float64)
@@ -25,6 +29,13 @@ TABLE = [
     ("cagrad", {"c": 0}, (0.5, 0.5), (THIRD, THIRD, THIRD), (0.5, 0.5)),
     ("imtl_g", {}, (0.585786, 0.414214), (0.2, 0.442229, 0.357771), (0.592330, 0.407670)),
     ("nash_mtl", {"max_norm": None}, (1.847759, 1.306563), (0.336249, 1, 0.601501), (0.591461, 0.407071)),
+    ("dualproj", {}, (0.5, 0.5), (THIRD, THIRD, THIRD), (0.611111, 0.5)),
+    ("gradvac", {}, (2, 1.5), (1.25, 1, 1.8), (2.222222, 1.578947)),  # first targets are zero: pcgrad
+    ("imtl", {}, (0.585786, 0.414214), (0.2, 0.442229, 0.357771), (0.592330, 0.407670)),  # first scales are one
+    ("fairgrad", {"alpha": 0.5}, (1.564747, 1.156322), (0.469093, 1, 0.740254), (0.742828, 0.525393)),
+    ("fairgrad", {"alpha": 1.0}, (1.847759, 1.306563), (0.336249, 1, 0.601501), (0.591461, 0.407071)),
+    ("fairgrad", {}, (2.174053, 1.495842), (0.246968, 1, 0.484813), (0.471363, 0.319454)),
+    ("config", {}, (1.207107, 0.853553), (0.708644, 1.566915, 1.267661), (1.226483, 0.844124)),
     (
         "aligned_mtl",
         {"preference": "mean"},
@@ -46,6 +57,9 @@ def test_weights(name, params, two, three, doc) -> None:
 
 
 UPDATES = [
+    ("dualproj", {}, (0, 0.5)),
+    ("config", {}, (0.353553, 0.853553)),
+    ("fairgrad", {"alpha": 1.0}, (0.541196, 1.306563)),
     ("sum", {}, (0, 1)),
     ("mgda", {}, (0.2, 0.4)),
     ("pcgrad", {}, (0.5, 1.5)),
@@ -99,3 +113,56 @@ def test_dynamic_weights_for_ratios_a_half_and_one() -> None:
         assert found.tolist() == [1, 1]
     found, state, _ = dwa.weigh(Losses(torch.ones(2, dtype=torch.float64)), state, Step(4, 2))
     assert found.tolist() == pytest.approx([0.875647, 1.124353], abs=6e-7)
+
+
+def as_losses(*values: float) -> Losses:
+    return Losses(torch.tensor(values, dtype=torch.float64))
+
+
+def test_geometric_mean_and_dual_balancing() -> None:
+    losses = as_losses(1, 4)
+    assert methods.weights("gls", F2, losses).tolist() == pytest.approx([1, 0.25])
+    assert float(torch.exp(losses.log().mean())) == pytest.approx(2)
+    found = methods.weights("db_mtl", F2, log_losses=False)
+    assert found.tolist() == pytest.approx([1.414214, 1], abs=6e-7)
+
+
+def test_smooth_tchebycheff_at_ratios_one_and_two() -> None:
+    losses, state = as_losses(1, 2), Nadir(torch.ones(2, dtype=torch.float64), 1)
+    for mu, value, expected in ((1.0, 2.197225, (2 / 3, 2 / 3)), (0.1, 1.386490, (0.00195, 0.99902))):
+        found = methods.build("stch_mtl", mu=mu, warmup_epochs=0).weigh(losses, state, Step(1, 1)).weights
+        assert found.tolist() == pytest.approx(expected, abs=6e-6)
+        assert float(2 * mu * torch.logsumexp(losses.log() / mu, 0)) == pytest.approx(value, abs=6e-7)
+
+
+def test_famo_first_step_and_first_observation() -> None:
+    famo, losses = FAMO(gamma=0.0), as_losses(1, 4)
+    weights, state, _ = famo.weigh(losses, famo.init(2), Step())
+    assert weights.tolist() == pytest.approx([0.8, 0.2])
+    after = famo.observe(losses, as_losses(0.9, 3.9), state)
+    assert (after.first / 0.1).tolist() == pytest.approx([0.020011, -0.020011], abs=6e-7)
+    assert after.value.tolist() == pytest.approx([-0.025, 0.025], abs=1e-7)
+
+
+def test_gradnorm_slopes() -> None:
+    gradnorm = methods.build("gradnorm")
+    decision = gradnorm.weigh(Gram(F2 @ F2.T), as_losses(1, 1), gradnorm.init(2), Step())
+    assert decision.weights.tolist() == [1, 1]
+    assert (decision.state.weights.first / 0.1).tolist() == pytest.approx([-1, 1.414214], abs=6e-7)
+    assert float(decision.state.weights.value.sum()) == pytest.approx(2)
+
+
+def test_a_gradient_turned_to_a_cosine_of_a_fifth() -> None:
+    target = np.array([[0.0, 0.2], [0.2, 0.0]])
+    turned, _ = raise_cosines((F2 @ F2.T).numpy(), np.array([[1], [0]]), target)
+    first = torch.from_numpy(turned[0]) @ F2
+    assert first.tolist() == pytest.approx([0.397938, 0.602062], abs=6e-7)
+    assert float(first @ F2[1] / first.norm() / F2[1].norm()) == pytest.approx(0.2)
+
+
+def test_one_sign_passes_at_a_coordinate_in_conflict() -> None:
+    found = torch.stack([methods.combine("graddrop", F2, seed=seed) for seed in range(400)])
+    assert set(found[:, 0].tolist()) == {-1.0, 1.0}
+    assert found[:, 1].tolist() == [1.0] * 400
+    assert abs(float(found[:, 0].mean())) < 4 / 400**0.5
+    assert methods.combine("graddrop", F2, leak=1.0).tolist() == [0, 1]

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
+from unittest.mock import patch
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtlfleet import methods
-from mtlfleet.linalg.surgery import remove_conflicts
+from mtlfleet.engine.gradients import Losses, Step
+from mtlfleet.engine.reference import DenseGradients
+from mtlfleet.errors import UnknownName
+from mtlfleet.linalg.surgery import raise_cosines, remove_conflicts
+from mtlfleet.methods.aggregator import MethodAggregator
+from mtlfleet.methods.base import OutOfDomain
+from mtlfleet.methods.draws import uniform
+from mtlfleet.plan.streams import stream
 
 aggregation = pytest.importorskip("torchjd.aggregation")
+scalarization = pytest.importorskip("torchjd.scalarization")
 
 seeds = st.integers(0, 2**31)
 FEW = settings(max_examples=25, deadline=None)
@@ -86,3 +98,167 @@ def test_cagrad(seed: int, tasks: int, c: float) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)  # what its conic solver's default tolerance leaves
     worst_off = (rows @ (ours @ rows)).min(), (rows @ (theirs @ rows)).min()
     assert worst_off[0] >= worst_off[1] * (1 - 1e-12)
+
+
+@FEW
+@given(seeds, st.integers(1, 12))
+def test_config(seed: int, tasks: int) -> None:
+    rows = jacobian(tasks, seed)
+    torch.testing.assert_close(methods.combine("config", rows), aggregation.ConFIG()(rows), rtol=1e-7, atol=1e-9)
+
+
+@FEW
+@given(seeds, st.integers(1, 10), st.sampled_from([1e-3, 1.0, 1e3]))
+def test_dualproj_with_their_ridge_and_threshold(seed: int, tasks: int, size: float) -> None:
+    pytest.importorskip("quadprog")
+    rows = jacobian(tasks, seed) * size
+    theirs = aggregation.DualProjWeighting()(rows @ rows.T)
+    torch.testing.assert_close(methods.weights("dualproj@torchjd", rows), theirs, rtol=1e-6, atol=1e-8)
+
+
+@FEW
+@given(seeds, st.integers(1, 8), st.sampled_from([0.5, 1.0, 2.0]))
+def test_fairgrad(seed: int, tasks: int, alpha: float) -> None:
+    rows = jacobian(tasks, seed, parameters=4 * tasks)
+    rows = rows / rows.norm()
+    theirs = aggregation.FairGradWeighting(alpha=alpha)(rows @ rows.T)
+    torch.testing.assert_close(methods.weights("fairgrad", rows, alpha=alpha), theirs, rtol=1e-5, atol=1e-7)
+
+
+@settings(max_examples=5, deadline=None)
+@given(seeds, st.integers(2, 5))
+def test_nash_mtl_where_their_sequence_converges(seed: int, tasks: int) -> None:
+    """Gradients of one norm, as their stopping rule assumes; elsewhere their sequence may stop far off."""
+    pytest.importorskip("cvxpy")
+    pytest.importorskip("ecos")
+    rows = jacobian(tasks, seed)
+    rows = rows / rows.norm(dim=1, keepdim=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = aggregation.NashMTL(n_tasks=tasks, max_norm=0.0, optim_niter=100)(rows)
+    ours = methods.combine("nash_mtl", rows, max_norm=None)
+    torch.testing.assert_close(theirs / theirs.norm(), ours / ours.norm(), rtol=0, atol=2e-2)
+
+
+@FEW
+@given(seeds, st.integers(1, 8))
+def test_gradvac_in_the_same_order_over_three_steps(seed: int, tasks: int) -> None:
+    theirs, target = aggregation.GradVacWeighting(beta=0.5, eps=0.0), np.zeros((tasks, tasks))
+    for step in range(3):
+        rows = jacobian(tasks, seed + step) - 0.2 * jacobian(1, seed + step + 1)
+        gram = rows @ rows.T
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(step)
+            expected = theirs(gram)
+            torch.manual_seed(step)
+            orders = [torch.randperm(tasks - 1).tolist() for _ in range(tasks)]
+        others = [[[j for j in range(tasks) if j != i][k] for k in order] for i, order in enumerate(orders)]
+        turned, seen = raise_cosines(gram.numpy(), np.array(others, dtype=np.int64).reshape(tasks, tasks - 1), target)
+        target = 0.5 * target + 0.5 * seen
+        torch.testing.assert_close(torch.from_numpy(turned.sum(axis=0)), expected, rtol=1e-8, atol=1e-10)
+
+
+@FEW
+@given(seeds, st.integers(1, 6), st.sampled_from([0.0, 0.3, 1.0]))
+def test_graddrop_with_the_same_draws(seed: int, tasks: int, leak: float) -> None:
+    rows = jacobian(tasks, seed)
+    drawn = uniform(stream(seed, "graddrop", 0), range(rows.shape[1]))
+    with patch("torch.rand", lambda *_, **__: drawn):
+        theirs = aggregation.GradDrop(leak=torch.full((tasks,), leak, dtype=torch.float64))(rows)
+    torch.testing.assert_close(methods.combine("graddrop", rows, seed=seed, leak=leak), theirs, rtol=1e-10, atol=1e-12)
+
+
+def scalarized(scalarizer: torch.nn.Module, losses: torch.Tensor) -> torch.Tensor:
+    """The weights [K] that a scalarizer puts on the task gradients: its own gradient."""
+    leaf = losses.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(scalarizer(leaf), leaf)
+    return gradient
+
+
+@FEW
+@given(st.lists(st.floats(0.05, 20), min_size=1, max_size=6), st.sampled_from([0.05, 0.5, 1.0]))
+def test_scalarizations(values: list[float], mu: float) -> None:
+    losses, rows = torch.tensor(values, dtype=torch.float64), torch.eye(len(values), dtype=torch.float64)
+    close = torch.testing.assert_close
+    close(methods.weights("gls", rows, losses), scalarized(scalarization.GeometricMean(), losses))
+    close(methods.weights("stch", rows, losses, mu=mu), scalarized(scalarization.STCH(mu=mu), losses))
+    close(methods.weights("imtl_l", rows, losses), scalarized(scalarization.IMTLL(len(values)).double(), losses))
+    close(methods.weights("uw", rows, losses), scalarized(scalarization.UW(len(values)).double(), losses))
+
+
+@FEW
+@given(seeds, st.integers(2, 5))
+def test_learned_scales_follow_theirs_under_adam(seed: int, tasks: int) -> None:
+    """Ten steps of uw and imtl_l, the scales trained by torch's own Adam on the library's objective."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, module in (("uw", scalarization.UW(tasks)), ("imtl_l", scalarization.IMTLL(tasks))):
+        module = module.double()
+        optimizer, ours = torch.optim.Adam(module.parameters(), lr=0.025), methods.build(name)
+        state = ours.init(tasks)
+        for number in range(10):
+            losses = torch.rand(tasks, generator=generator, dtype=torch.float64) + 0.1
+            expected = scalarized(module, losses)
+            optimizer.zero_grad()
+            module(losses).backward()
+            optimizer.step()
+            found, state, _ = ours.weigh(Losses(losses), state, Step(number))
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@FEW
+@given(seeds, st.floats(0, 0.95))
+def test_smoothed_weights(seed: int, ema: float) -> None:
+    theirs = aggregation.CRMOGMWeighting(aggregation.AlignedMTLWeighting(), alpha=ema)
+    ours = methods.build("stabilised", use="aligned_mtl@torchjd", ema=ema)
+    state = ours.init(3)
+    for step in range(4):
+        rows = jacobian(3, seed + step)
+        grads = DenseGradients(rows)
+        state, _ = ours.step(grads, state, Step(step))
+        torch.testing.assert_close(grads.weights, theirs(rows @ rows.T), rtol=1e-8, atol=1e-10)
+
+
+@FEW
+@given(seeds, st.integers(1, 8), st.sampled_from(["IMTLG", "MGDA", "AlignedMTL", "AlignedMTLWeighting", "Mean"]))
+def test_their_components_run_on_our_engine(seed: int, tasks: int, name: str) -> None:
+    rows = jacobian(tasks, seed)
+    kind = getattr(aggregation, name if name.endswith("Weighting") else f"{name}Weighting")
+    torch.testing.assert_close(methods.weights(f"torchjd.{name}", rows), kind()(rows @ rows.T))
+    losses = torch.rand(tasks, dtype=torch.float64) + 0.1
+    found = methods.weights("torchjd.STCH", rows, losses, params={"mu": 0.3})
+    torch.testing.assert_close(found, scalarized(scalarization.STCH(mu=0.3), losses))
+
+
+def test_their_random_components_draw_from_our_address() -> None:
+    rows = jacobian(5, 0)[:, :4]
+    drawn = [methods.weights("torchjd.PCGrad", rows, seed=seed) for seed in (1, 1, 2, 3)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2]) or not torch.equal(drawn[0], drawn[3])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("torchjd.UPGrda", UnknownName, "did you mean `UPGrad`"),
+        ("torchjd.GradVac", OutOfDomain, "keeps state"),
+        ("torchjd.UW", OutOfDomain, "shape"),
+        ("torchjd.ExcessMTL", UnknownName, "known"),
+        ("torchJD.UPGrad", UnknownName, "no method is called"),
+    ],
+)
+def test_components_that_do_not_fit_are_refused(name: str, kind: type[Exception], said: str) -> None:
+    with pytest.raises(kind, match=said):
+        methods.build(name)
+
+
+def test_our_methods_aggregate_their_jacobians() -> None:
+    from torchjd.autojac import backward, jac_to_grad
+
+    parameter = torch.nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))
+    backward([parameter[0], parameter[1] - parameter[0]])
+    aggregator = MethodAggregator("pcgrad")
+    jac_to_grad([parameter], aggregator)
+    assert parameter.grad is not None
+    assert parameter.grad.tolist() == pytest.approx([0.5, 1.5])
+    assert aggregator.weights is not None
+    assert aggregator.weights.tolist() == pytest.approx([2.0, 1.5])

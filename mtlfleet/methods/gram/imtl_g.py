@@ -3,12 +3,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from mtlfleet.linalg.gram import Array, norms
-from mtlfleet.linalg.spectrum import equal_projections
 from mtlfleet.methods.arrays import as_array, as_weights
 from mtlfleet.methods.base import Decision, Gram, GramWeighting, Losses, Step, method
+from mtlfleet.methods.impartial import impartial_weights
 
 
 @method("imtl_g")
@@ -38,22 +35,5 @@ class IMTLG(GramWeighting[None]):
     sign_guard: Literal["none", "flip", "fallback_mean"] = "none"
 
     def weigh(self, gram: Gram, losses: Losses, state: None, at: Step) -> Decision:  # noqa: ARG002
-        g = as_array(gram)
-        alive = np.flatnonzero(norms(g))
-        weights = np.zeros(len(g))
-        if not len(alive):
-            return Decision(as_weights(weights), None, "stationary")
-        weights[alive], status = self._solve(g[np.ix_(alive, alive)])
-        if status == "ok" and len(alive) < len(g):
-            status = "zero_gradient"
+        weights, status = impartial_weights(as_array(gram), self.sign_guard)
         return Decision(as_weights(weights), None, status)
-
-    def _solve(self, g: Array) -> tuple[Array, str]:
-        found, independent = equal_projections(g)
-        total = float(found.sum())
-        if abs(total) <= 1e-12 * float(np.abs(found).sum()):
-            return np.zeros(len(g)), "stationary"
-        if total < 0 and self.sign_guard == "fallback_mean":
-            return np.full(len(g), 1.0 / len(g)), "uphill"
-        weights = found / (-total if total < 0 and self.sign_guard == "flip" else total)
-        return weights, "uphill" if total < 0 else "ok" if independent else "rank_deficient"

@@ -3,11 +3,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 from annotated_types import Ge
 
 from mtlfleet.linalg.cone import project_rows
-from mtlfleet.linalg.gram import Array, is_stationary
+from mtlfleet.linalg.gram import is_stationary, regularised
 from mtlfleet.methods.arrays import as_array, as_weights, preference
 from mtlfleet.methods.base import Decision, Gram, GramWeighting, Losses, Step, method
 
@@ -47,14 +46,5 @@ class UPGrad(GramWeighting[None]):
     def weigh(self, gram: Gram, losses: Losses, state: None, at: Step) -> Decision:  # noqa: ARG002
         """Raises OutOfDomain when p has another length than the tasks."""
         g = as_array(gram)
-        weights = preference(self.p, len(g)) @ project_rows(self._posed(g))
+        weights = preference(self.p, len(g)) @ project_rows(regularised(g, self.reg, self.norm_eps))
         return Decision(as_weights(weights), None, "stationary" if is_stationary(weights, g) else "ok")
-
-    def _posed(self, g: Array) -> Array:
-        """The Gram that is projected with: raw when exact, else scaled to unit trace with the ridge on its diagonal."""
-        trace = float(np.trace(g))
-        if trace <= 0 or not (self.reg or self.norm_eps):
-            return g
-        scaled = g / trace if trace >= self.norm_eps else np.zeros_like(g)
-        posed: Array = scaled + self.reg * np.eye(len(g))
-        return posed

@@ -3,33 +3,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from annotated_types import Gt
-from torch import Tensor
 
 from mtlfleet.methods.base import Decision, Losses, LossWeighting, Step, Weights, method
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LossHistory:
-    """Mean losses [K] of the last finished epoch and of the one before; sum and count of the running one."""
-
-    epoch: int
-    finished: int
-    total: Tensor
-    count: int
-    last: Tensor
-    before: Tensor
-
-    def at(self, epoch: int) -> LossHistory:
-        """The history at ``epoch``: a running epoch with another number is closed first."""
-        if epoch == self.epoch or not self.count:
-            return LossHistory(epoch, self.finished, self.total, self.count, self.last, self.before)
-        mean = self.total / self.count
-        return LossHistory(epoch, self.finished + 1, torch.zeros_like(mean), 0, mean, self.last)
-
-    def plus(self, losses: Tensor) -> LossHistory:
-        return LossHistory(self.epoch, self.finished, self.total + losses, self.count + 1, self.last, self.before)
+from mtlfleet.methods.history import LossHistory
 
 
 @method("dwa")
@@ -47,6 +24,7 @@ class DynamicWeightAverage(LossWeighting[LossHistory]):
                 ratio 1; a negative one has no meaning as a ratio and is reported as ``loss_not_positive``.
     Properties  permutation, common_scaling, sum_to_tasks
 
+    >>> import torch
     >>> dwa = DynamicWeightAverage()
     >>> state = dwa.init(2)
     >>> for epoch, losses in enumerate([[2.0, 1.0], [1.0, 1.0], [9.0, 9.0]]):
@@ -58,15 +36,9 @@ class DynamicWeightAverage(LossWeighting[LossHistory]):
     temperature: Annotated[float, Gt(0)] = 2.0
 
     def init(self, tasks: int) -> LossHistory:
-        zero = torch.zeros(tasks, dtype=torch.float64)
-        return LossHistory(0, 0, zero, 0, zero, zero)
+        return LossHistory.start(tasks)
 
     def weigh(self, losses: Losses, state: LossHistory, at: Step) -> Decision:
         state = state.at(at.epoch)
-        weights, status = torch.ones(len(losses), dtype=torch.float64), "ok"
-        if state.finished >= 2:
-            ratio = torch.where(state.before != 0, state.last / state.before, 1.0)
-            weights = len(losses) * torch.softmax(ratio / self.temperature, dim=0)
-            if (state.before < 0).any() or (state.last < 0).any():
-                status = "loss_not_positive"
+        weights, status = state.rates(self.temperature)
         return Decision(Weights(weights), state.plus(losses), status)

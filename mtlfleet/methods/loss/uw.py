@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Gt
+from torch import Tensor
 
+from mtlfleet.methods.arrays import preference
 from mtlfleet.methods.base import Decision, Losses, LossWeighting, OutOfDomain, Step, Weights, method
 from mtlfleet.methods.private import Private
 
@@ -18,15 +20,17 @@ class UncertaintyWeighting(LossWeighting[Private]):
     r"""Task weights from learned homoscedastic uncertainties.
 
     ``lr_s``: learning rate of s in an Adam of its own, without weight decay. ``s_init``: where s starts.
-    ``allow_negative``: accept negative losses, with s kept above -10.
+    ``allow_negative``: accept negative losses, with s kept above -10. ``kinds``: per task ``regression`` or
+    ``classification``, whose loss has no factor one half; None is regression for all.
 
     Math        :math:`L = \sum_k \tfrac12 (e^{-s_k} \ell_k + s_k)`, :math:`\alpha_k = \tfrac12 e^{-s_k}`,
                 :math:`\partial L / \partial s_k = \tfrac12 (1 - e^{-s_k} \ell_k)`; stationary at :math:`s_k = \ln
-                \ell_k`.
+                \ell_k`. Classification: :math:`e^{-s_k} \ell_k + \tfrac12 s_k`, stationary at :math:`\ln 2 \ell_k`.
     Shapes      losses ``[K]`` -> weights ``[K]``; state: s ``[K]`` and its Adam moments.
     Source      Kendall, Gal and Cipolla, Multi-Task Learning Using Uncertainty to Weigh Losses, CVPR 2018.
-    Departures  The regression form for every task. s has its own optimizer (some codes train it with the model's,
-                weight decay included). A negative loss is refused, as the objective has no minimum there.
+    Departures  The regression form unless told otherwise, as most codes. s has its own optimizer (some codes train it
+                with the model's, weight decay included; ``uw@libmtl`` has that one's start and rate, 1e-4, without the
+                decay). A negative loss is refused, as the objective has no minimum there.
     Properties  permutation
 
     >>> from mtlfleet import methods
@@ -37,8 +41,20 @@ class UncertaintyWeighting(LossWeighting[Private]):
     lr_s: Annotated[float, Gt(0)] = 0.025
     s_init: float = 0.0
     allow_negative: bool = False
+    kinds: tuple[Literal["regression", "classification"], ...] | None = None
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "nash": {"lr_s": 0.025, "s_init": 0.0},
+        "libmtl": {"lr_s": 1e-4, "s_init": -0.5},
+    }
+
+    def __post_init__(self) -> None:
+        if self.kinds is not None:
+            object.__setattr__(self, "kinds", tuple(self.kinds))
 
     def init(self, tasks: int) -> Private:
+        """Raises OutOfDomain when ``kinds`` are not one per task."""
+        self._factor(tasks)
         return Private.start(torch.full((tasks,), self.s_init, dtype=torch.float64))
 
     def weigh(self, losses: Losses, state: Private, at: Step) -> Decision:
@@ -51,8 +67,13 @@ class UncertaintyWeighting(LossWeighting[Private]):
                 f"uw: a task's loss is negative at step {at.number}: {losses.tolist()}; its weight has no bound",
                 help="set allow_negative: true (s is then kept above -10), or shift the loss",
             )
-        precision = torch.exp(-state.value)
-        after = state.descend(0.5 * (1.0 - precision * losses), self.lr_s)
+        weights = self._factor(len(losses)) * torch.exp(-state.value)
+        after = state.descend(0.5 - weights * losses, self.lr_s)
         if self.allow_negative:
             after = Private(after.value.clamp_min(FLOOR), after.first, after.second, after.count)
-        return Decision(Weights(0.5 * precision), after)
+        return Decision(Weights(weights), after)
+
+    def _factor(self, tasks: int) -> Tensor:
+        """[K]: one half for regression, one for classification."""
+        kinds = self.kinds or ("regression",) * tasks
+        return torch.from_numpy(preference(tuple(1.0 if kind == "classification" else 0.5 for kind in kinds), tasks))

@@ -1,0 +1,74 @@
+"""FAMO, complete but not registered: the trainer does not yet run the batch again after the optimizer's step, and
+without that the weights never move. Once it calls ``observe``, decorating the class with ``@method("famo")`` is all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import torch
+from annotated_types import Ge, Gt
+
+from mtlfleet.methods.base import Decision, Losses, LossWeighting, OutOfDomain, Step, Weights
+from mtlfleet.methods.private import Private
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FAMO(LossWeighting[Private]):
+    r"""Weights under which all tasks improve at about one rate, at the price of one more forward pass.
+
+    ``lr_w``: learning rate of the logits in an Adam of their own. ``gamma``: their weight decay. ``lower``: a bound
+    that every loss stays above. ``eps``: added to the losses.
+
+    Math        :math:`z = \mathrm{softmax}(\xi)`, :math:`D = \ell - b + \epsilon`, :math:`\alpha_k = c z_k / D_k` with
+                sum one; after the step :math:`\delta = \ln D - \ln D^{+}` and :math:`\xi` descends along :math:`z
+                \circ (\delta - z^T \delta) + \gamma \xi`.
+    Shapes      losses ``[K]`` -> weights ``[K]``; state: logits ``[K]`` and their Adam moments.
+    Source      Liu et al., FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023.
+    Departures  The norm of the shared gradient is not cut at 1, as the authors' code does for every method; use the
+                recipe's clip_norm. A loss at or below the bound is refused.
+    Properties  permutation, sum_to_one
+
+    >>> famo = FAMO()
+    >>> before = Losses(torch.tensor([1.0, 4.0], dtype=torch.float64))
+    >>> weights, state, _ = famo.weigh(before, famo.init(2), Step())
+    >>> weights
+    tensor([0.8000, 0.2000], dtype=torch.float64)
+    >>> famo.observe(before, Losses(torch.tensor([0.9, 3.9], dtype=torch.float64)), state).value
+    tensor([-0.0250,  0.0250], dtype=torch.float64)
+    """
+
+    needs_reforward: ClassVar[bool] = True
+
+    lr_w: Annotated[float, Gt(0)] = 0.025
+    gamma: Annotated[float, Ge(0)] = 1e-3
+    lower: float = 0.0
+    eps: Annotated[float, Gt(0)] = 1e-8
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "nyuv2": {"gamma": 1e-3},
+        "cityscapes": {"gamma": 1e-2},
+    }
+
+    def init(self, tasks: int) -> Private:
+        return Private.start(torch.zeros(tasks, dtype=torch.float64))
+
+    def weigh(self, losses: Losses, state: Private, at: Step) -> Decision:
+        """Raises OutOfDomain for a loss at or below the bound."""
+        self._above(losses, at.number)
+        share = torch.softmax(state.value, dim=0) / (losses - self.lower + self.eps)
+        return Decision(Weights(share / share.sum()), state)
+
+    def observe(self, before: Losses, after: Losses, state: Private) -> Private:
+        self._above(after, None)
+        z = torch.softmax(state.value, dim=0)
+        delta = torch.log(before - self.lower + self.eps) - torch.log(after - self.lower + self.eps)
+        return state.descend(z * (delta - z @ delta) + self.gamma * state.value, self.lr_w)
+
+    def _above(self, losses: Losses, step: int | None) -> None:
+        if (losses - self.lower + self.eps <= 0).any():
+            when = f"at step {step}" if step is not None else "after a step"
+            raise OutOfDomain(
+                f"famo: a loss {when} is not above the bound {self.lower:g}: {losses.tolist()}",
+                help="lower `lower`, or shift the loss",
+            )
