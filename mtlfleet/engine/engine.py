@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,45 +11,19 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from mtlfleet import registry
-from mtlfleet.engine.discovery import Reach, discover
+from mtlfleet.engine.backward import Graph
+from mtlfleet.engine.collect import Plan
+from mtlfleet.engine.discovery import Reach, discover, lies_behind
 from mtlfleet.engine.exchange import Exchange
-from mtlfleet.engine.gradients import Losses, Step
-from mtlfleet.engine.layout import Layout
-from mtlfleet.engine.views import NonFinite, StepGradients, block_gram
+from mtlfleet.engine.gradients import Losses, Needs, Step
+from mtlfleet.engine.info import StepInfo
+from mtlfleet.engine.outcome import NonFinite
+from mtlfleet.engine.scaling import LossScale
+from mtlfleet.engine.views import StepGradients
 from mtlfleet.errors import EngineRefused
 
 
-@dataclass(frozen=True)
-class StepInfo:
-    """What one step did. Tensors are CPU float64 and equal on every rank.
-
-    losses [K]; weights [K] or None (elementwise methods); gram [K, K] or None (not asked for); ``update_norm``
-    the Euclidean norm of the shared gradient; ``status`` the method's word; ``skipped`` when a non-finite number was found,
-    in which case no ``.grad`` is set and the method's state is as before.
-    """
-
-    tasks: tuple[str, ...]
-    losses: Tensor
-    weights: Tensor | None
-    gram: Tensor | None
-    update_norm: float
-    status: str
-    skipped: bool
-    bytes_sent: int
-
-    @property
-    def norms(self) -> Tensor | None:
-        """[K] norms of the averaged task gradients."""
-        return None if self.gram is None else self.gram.diagonal().clamp_min(0).sqrt()
-
-    @property
-    def cosines(self) -> Tensor | None:
-        """[K, K] cosines between averaged task gradients; zero where a gradient is zero."""
-        norms = self.norms
-        if norms is None or self.gram is None:
-            return None
-        scale = norms[:, None] * norms[None, :]
-        return torch.where(scale > 0, self.gram / scale.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
+BACKWARDS = ("sequential", "batched")
 
 
 class GradientEngine:
@@ -63,7 +36,12 @@ class GradientEngine:
     shared:         ``"auto"`` finds the shared parameters from the graph; or a module, or parameters, declared shared.
     exchange:       ``"auto"`` (all-to-all on gloo, reduce-scatter on NCCL), ``"a2a"``, ``"reduce_scatter"``, ``"allreduce"``.
     wire:           ``"fp32"`` or ``"bf16"``: the type in which task gradients travel.
-    backward:       ``"sequential"``: K passes, one task's gradient alive at a time.
+    backward:       ``"sequential"``: K passes, one task's gradient alive at a time, from the representation if it is known;
+                    ``"batched"``: ``chunk`` tasks per pass.
+    chunk:          tasks per batched pass; 0 is all of them. Their gradients are alive together.
+    representation: the module whose output all heads read, if ``step`` is not told it as ``features``.
+    every:          look at gradients in each ``every``-th step only; in between the last weights are used (labelled).
+    loss_scale:     fp16: a number, or ``"dynamic"``; one factor on all losses, divided out before a method looks.
     process_group:  default: torch's default group if initialised, else a single process.
     seed:           address of the method's own random draws.
 
@@ -82,24 +60,43 @@ class GradientEngine:
         exchange: str = "auto",
         wire: str = "fp32",
         backward: str = "sequential",
+        chunk: int = 0,
+        representation: nn.Module | None = None,
+        every: int = 1,
+        loss_scale: float | str | None = None,
         process_group: dist.ProcessGroup | None = None,
         seed: int = 0,
     ) -> None:
         refuse_wrappers(model)
-        if backward != "sequential":
-            raise ValueError(f"backward is 'sequential'; found {backward!r}")
+        if backward not in BACKWARDS:
+            raise ValueError(f"backward is one of {', '.join(BACKWARDS)}; found {backward!r}")
+        if every < 1 or chunk < 0:
+            raise ValueError(f"every is at least 1 and chunk at least 0; found {every} and {chunk}")
         self.model = model
         self.method = registry.build("method", method) if isinstance(method, str) else method
         self.exchange = Exchange(process_group, mode=exchange, wire=wire)
         self.seed = seed
+        self.every = every
         self.steps = 0
         self.state: Any = None
         self.tasks: tuple[str, ...] = ()
+        self.scale = LossScale.of(loss_scale)
+        self._backward, self._chunk = backward, chunk
         self._declared = _declared(shared)
         self._reach: Reach | None = None
         self._signature: object = None
-        self._layouts: tuple[Layout, Layout | None] | None = None
+        self._plan: Plan | None = None
+        self._behind = False
+        self._rows: Tensor | None = None
+        self._weights: Tensor | None = None
+        self._captured: list[Tensor] = []
+        if representation is not None:
+            representation.register_forward_hook(self._capture)
         self.exchange.broadcast([*model.parameters(), *model.buffers()])
+
+    def _capture(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        if torch.is_grad_enabled() and isinstance(output, Tensor) and output.requires_grad:
+            self._captured.append(output)
 
     @property
     def reach(self) -> Reach:
@@ -108,67 +105,150 @@ class GradientEngine:
             raise RuntimeError("what is shared is known after the first step")
         return self._reach
 
-    def step(self, losses: Mapping[str, Tensor], *, epoch: int = 0) -> StepInfo:
+    def step(
+        self,
+        losses: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]],
+        *,
+        epoch: int = 0,
+        features: Tensor | Sequence[Tensor] | None = None,
+    ) -> StepInfo:
         """Fill ``.grad`` of every parameter that a loss reaches, averaged over ranks and balanced by the method.
 
         ``losses[task]`` is a scalar: the mean over this rank's samples (ranks are averaged with equal weight). A task may be
-        absent on a rank or in a step: it counts as zero there.
+        absent on a rank or in a step: it counts as zero there. A method that asks for several batches gets a sequence of
+        such mappings, one per batch; the last is the one whose gradient is written. ``features`` is the tensor (one per
+        batch) that all heads read.
         """
         before = self.exchange.bytes_sent
-        means = self._prepare(losses)
-        assert self._reach is not None
-        assert self._layouts is not None
+        batches = [losses] if isinstance(losses, Mapping) else list(losses)
+        self._expect(len(batches))
+        told, somewhere = self._prepare(batches, self._representations(features, len(batches)))
         at = Step(self.steps, epoch, self.seed)
         self.steps += 1
-        grads = StepGradients(losses, means, self._reach, self._layouts, self.exchange, self.method.heads)
+        grads = self._open(batches, told, somewhere)
+        stale = self._weights is not None and at.number % self.every != 0
         try:
-            if not torch.isfinite(means).all():
+            if not torch.isfinite(torch.stack([torch.as_tensor(mean) for mean in told])).all():
                 raise NonFinite("a loss is not finite")
-            state, status = self.method.step(grads, self.state, at)
-            direction = grads.finish()
+            if stale:
+                state, status = self.state, f"weights of step {at.number - at.number % self.every}"
+                grads.apply(self._weights)
+            else:
+                state, status = self.method.step(grads, self.state, at)
+            norm = grads.finish()
         except NonFinite as reason:
             self.model.zero_grad(set_to_none=True)
-            return self._info(grads, 0.0, str(reason), True, before)
+            info = self._info(grads, 0.0, str(reason), before, skipped=True)
+            self.scale.update(overflowed=True)
+            return info
         self.state = state
-        norm = float(block_gram(direction[None, :]).sqrt())
-        return self._info(grads, norm, status, False, before)
+        self._remember(grads)
+        info = self._info(grads, norm, status, before, approximation="stale" if stale else None)
+        self.scale.update(overflowed=False)
+        return info
 
-    def _info(self, grads: StepGradients, norm: float, status: str, skipped: bool, before: int) -> StepInfo:
-        sent = self.exchange.bytes_sent - before
-        return StepInfo(self.tasks, grads.losses, grads.weights, grads.seen_gram, norm, status, skipped, sent)
+    def _expect(self, given: int) -> None:
+        wanted = int(getattr(self.method, "batches", 1))
+        if given != wanted:
+            raise ValueError(f"method {self.method.name!r} takes the losses of {wanted} batches in a step; found {given}")
 
-    def _prepare(self, losses: Mapping[str, Tensor]) -> Losses:
+    def _remember(self, grads: StepGradients) -> None:
+        """What the next step may use again: weights, and the rows' memory where no method can have kept it."""
+        if self.every > 1:
+            if grads.weights is None:
+                raise EngineRefused(
+                    f"every={self.every} reuses a step's task weights, and method {self.method.name!r} has none",
+                    help="leave `every` out, or take a method that weights tasks",
+                )
+            self._weights = grads.weights
+        self._rows = grads.buffer if self.method.needs is Needs.GRAM else None
+
+    def _info(
+        self, grads: StepGradients, norm: float, status: str, before: int, *, skipped: bool = False, approximation: str | None = None
+    ) -> StepInfo:
+        return StepInfo(
+            self.tasks,
+            grads.losses,
+            grads.weights,
+            grads.seen_gram,
+            norm,
+            status,
+            skipped,
+            self.exchange.bytes_sent - before,
+            backward=grads.way,
+            approximation=approximation,
+            loss_scale=self.scale.scale,
+        )
+
+    def _representations(self, features: Tensor | Sequence[Tensor] | None, batches: int) -> list[Tensor | None]:
+        captured, self._captured = self._captured, []
+        given = captured[-batches:] if features is None else [features] if isinstance(features, Tensor) else list(features)
+        if given and len(given) != batches:
+            raise ValueError(f"one representation per batch: {batches} batches, found {len(given)}")
+        self._z: list[Tensor | None] = [z if z.requires_grad else None for z in given] or [None] * batches
+        return self._z
+
+    def _open(self, batches: Sequence[Mapping[str, Tensor]], told: Sequence[Losses], somewhere: Sequence[list[bool]]) -> StepGradients:
+        assert self._reach is not None
+        assert self._plan is not None
+        opened: list[StepGradients] = []
+        for place, losses in enumerate(batches):
+            z = self._z[place] if self._behind else None
+            graph = Graph(losses, self._reach, self.exchange.world, self.scale.scale, z)
+            buffer = self._rows if place == len(batches) - 1 else None
+            opened.append(
+                StepGradients(graph, told[place], self._plan, self.exchange, self.method.heads, somewhere[place], buffer)
+            )
+        opened[-1].batches = tuple(opened)
+        return opened[-1]
+
+    def _prepare(
+        self, batches: Sequence[Mapping[str, Tensor]], zs: Sequence[Tensor | None]
+    ) -> tuple[list[Losses], list[list[bool]]]:
         """Average the losses over ranks; find tasks, shared parameters and layouts when the graph may have changed.
 
         Whether it changed is agreed in the same all-reduce: one rank that sees a new task makes all of them look again.
         """
-        for task, loss in losses.items():
-            if loss.numel() != 1:
-                raise ValueError(f"the loss of task {task!r} must be a scalar; found shape {tuple(loss.shape)}")
+        names = sorted({task for losses in batches for task in losses})
         if not self.tasks:
-            self.tasks = self.exchange.union(tuple(losses))
-        if missing := set(losses) - set(self.tasks):
+            self.tasks = self.exchange.union(names)
+            if not self.tasks:
+                raise ValueError("step needs at least one task's loss")
+        if missing := set(names) - set(self.tasks):
             raise ValueError(f"tasks {sorted(missing)} appear after the first step; known: {', '.join(self.tasks)}")
         if self.state is None:
             self.state = self.method.init(len(self.tasks))
-        signature = (tuple(sorted(losses)), self.model.training, *(p.requires_grad for p in self.model.parameters()))
-        told = torch.zeros(len(self.tasks) + 1, dtype=torch.float64)
+        requires = (p.requires_grad for p in self.model.parameters())
+        present = tuple(tuple(sorted(losses)) for losses in batches)
+        signature = (present, self.model.training, tuple(z is not None for z in zs), *requires)
+        tasks = len(self.tasks)
+        told = torch.zeros(2 * len(batches) * tasks + 1, dtype=torch.float64)
         told[-1] = float(signature != self._signature)
-        for k, task in enumerate(self.tasks):
-            if task in losses:
-                told[k] = losses[task].detach().to(torch.float64).cpu()
+        values = told[:-1].view(len(batches), 2, tasks)
+        for place, losses in enumerate(batches):
+            for k, task in enumerate(self.tasks):
+                if task in losses:
+                    values[place, 0, k] = losses[task].detach().to(torch.float64).cpu()
+                    values[place, 1, k] = float(losses[task].requires_grad)
         told = self.exchange.mean(told)
+        values = told[:-1].view(len(batches), 2, tasks)
         if told[-1] > 0:
-            self._discover(losses)
+            self._discover(batches, zs)
             self._signature = signature
-        return Losses(told[:-1])
+        return [Losses(part[0].clone()) for part in values], [(part[1] > 0).tolist() for part in values]
 
-    def _discover(self, losses: Mapping[str, Tensor]) -> None:
-        self._reach = discover(self.model, losses, self.tasks, self.exchange, self._declared, self._reach)
+    def _discover(self, batches: Sequence[Mapping[str, Tensor]], zs: Sequence[Tensor | None]) -> None:
+        merged = {task: loss for losses in batches for task, loss in losses.items()}
+        self._reach = discover(self.model, merged, self.tasks, self.exchange, self._declared, self._reach)
         if not self._reach.shared:
             raise ValueError("no parameter is reached by two tasks: there is nothing to balance")
-        own = self._reach.own_parameters
-        self._layouts = (Layout.of(self._reach.shared, self.exchange.world), Layout.of(own, 1) if own else None)
+        pairs = zip(zs, batches, strict=True)
+        apart = any(losses and (z is None or not lies_behind(z, losses, self._reach.shared)) for z, losses in pairs)
+        self._behind = not float(self.exchange.maximum(torch.tensor([float(apart)])))
+        tasks = len(self.tasks)
+        chunk = (self._chunk or tasks) if self._backward == "batched" else 0
+        if self._plan is None or not self._plan.fits(self._reach):
+            self._plan, self._rows = Plan.of(self._reach, self.exchange, chunk), None
 
     def clip_(self, max_norm: float) -> float:
         """Scale all ``.grad`` so that their joint norm is at most ``max_norm``; gives the norm before. No communication:
@@ -177,11 +257,19 @@ class GradientEngine:
 
     def state_dict(self) -> dict[str, Any]:
         """Method state, step counter and tasks; tensors and plain values only."""
-        return {"method": self.method.pack(self.state), "steps": self.steps, "tasks": list(self.tasks)}
+        return {
+            "method": self.method.pack(self.state),
+            "steps": self.steps,
+            "tasks": list(self.tasks),
+            "weights": self._weights,
+            "loss_scale": [self.scale.scale, self.scale.good],
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.tasks = tuple(state["tasks"])
         self.steps = int(state["steps"])
+        self._weights = state["weights"]
+        self.scale.scale, self.scale.good = state["loss_scale"]
         self.state = self.method.unpack(state["method"], len(self.tasks)) if self.tasks else None
 
 

@@ -38,6 +38,7 @@ class Needs(Enum):
 
     LOSSES = "losses"
     GRAM = "gram"
+    REPRESENTATION = "representation"
     ROWS = "rows"
 
 
