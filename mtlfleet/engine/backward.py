@@ -26,6 +26,7 @@ class Graph:
     world: int = 1
     scale: float = 1.0  # the loss scale of half precision
     z: Tensor | None = None
+    width: int = 0  # numbers of z per sample, on whichever rank has samples
     keep: bool = False  # a further pass will follow the K
     _heads: dict[str, tuple[Tensor | None, Gradients]] | None = field(default=None, repr=False)
 

@@ -27,12 +27,12 @@ class Plan:
     chunk: int = 0  # tasks per batched pass; 0: one pass per task
 
     @classmethod
-    def of(cls, reach: Reach, exchange: Exchange, chunk: int = 0, together: int = TOGETHER) -> Plan:
+    def of(cls, reach: Reach, exchange: Exchange, chunk: int = 0) -> Plan:
         """In the reverse of the model's order, which is about the order in which backward produces gradients."""
         parameters, names = reach.shared[::-1], reach.shared_names[::-1]
         own = Layout.of(reach.own_parameters, 1) if reach.own_parameters else None
         layout = Layout.of(parameters, exchange.world, names=names)
-        if len(reach.tasks) * layout.padded <= together:
+        if len(reach.tasks) * layout.padded <= TOGETHER:
             return cls(layout, own, None, chunk)
         layout = Layout.of(parameters, exchange.world, names=names, bucket=bucket_size(layout.size, exchange.world))
         return cls(layout, own, Buckets(layout, exchange), chunk)

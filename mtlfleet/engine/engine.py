@@ -11,19 +11,23 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from mtlfleet import registry
+from mtlfleet.engine.approximate import APPROXIMATIONS, SketchGradients, UpperBoundGradients
 from mtlfleet.engine.backward import Graph
 from mtlfleet.engine.collect import Plan
 from mtlfleet.engine.discovery import Reach, discover, lies_behind
 from mtlfleet.engine.exchange import Exchange
+from mtlfleet.engine.factored import FactoredGradients, Factors
 from mtlfleet.engine.gradients import Losses, Needs, Step
 from mtlfleet.engine.info import StepInfo
+from mtlfleet.engine.linear import Call, Recorder
 from mtlfleet.engine.outcome import NonFinite
+from mtlfleet.engine.representation import refuse_without
 from mtlfleet.engine.scaling import LossScale
 from mtlfleet.engine.views import StepGradients
 from mtlfleet.errors import EngineRefused
 
 
-BACKWARDS = ("sequential", "batched")
+BACKWARDS = ("sequential", "batched", "factored", "auto")
 
 
 class GradientEngine:
@@ -37,9 +41,11 @@ class GradientEngine:
     exchange:       ``"auto"`` (all-to-all on gloo, reduce-scatter on NCCL), ``"a2a"``, ``"reduce_scatter"``, ``"allreduce"``.
     wire:           ``"fp32"`` or ``"bf16"``: the type in which task gradients travel.
     backward:       ``"sequential"``: K passes, one task's gradient alive at a time, from the representation if it is known;
-                    ``"batched"``: ``chunk`` tasks per pass.
+                    ``"batched"``: ``chunk`` tasks per pass; ``"factored"``: the Gram without the weight gradients of linear
+                    layers, where that saves operations; ``"auto"``: factored if it is computed to be cheaper. All are exact.
     chunk:          tasks per batched pass; 0 is all of them. Their gradients are alive together.
     representation: the module whose output all heads read, if ``step`` is not told it as ``features``.
+    approximate:    None; ``"ub"``: the Gram at the representation; ``"sketch"``: the Gram of random-sign sketches.
     every:          look at gradients in each ``every``-th step only; in between the last weights are used (labelled).
     loss_scale:     fp16: a number, or ``"dynamic"``; one factor on all losses, divided out before a method looks.
     process_group:  default: torch's default group if initialised, else a single process.
@@ -62,6 +68,7 @@ class GradientEngine:
         backward: str = "sequential",
         chunk: int = 0,
         representation: nn.Module | None = None,
+        approximate: str | None = None,
         every: int = 1,
         loss_scale: float | str | None = None,
         process_group: dist.ProcessGroup | None = None,
@@ -72,6 +79,8 @@ class GradientEngine:
             raise ValueError(f"backward is one of {', '.join(BACKWARDS)}; found {backward!r}")
         if every < 1 or chunk < 0:
             raise ValueError(f"every is at least 1 and chunk at least 0; found {every} and {chunk}")
+        if approximate not in (None, *APPROXIMATIONS):
+            raise ValueError(f"approximate is None or one of {', '.join(APPROXIMATIONS)}; found {approximate!r}")
         self.model = model
         self.method = registry.build("method", method) if isinstance(method, str) else method
         self.exchange = Exchange(process_group, mode=exchange, wire=wire)
@@ -82,6 +91,13 @@ class GradientEngine:
         self.tasks: tuple[str, ...] = ()
         self.scale = LossScale.of(loss_scale)
         self._backward, self._chunk = backward, chunk
+        self._approximate = approximate
+        _refuse_rows(self.method, backward, approximate)
+        looks = backward in ("factored", "auto") and self.method.needs is Needs.GRAM and approximate is None
+        self._recorder = Recorder(model) if looks else None
+        self._factors: Factors | None = None
+        self._calls: dict[str, list[Call]] = {}
+        self._width = 0
         self._declared = _declared(shared)
         self._reach: Reach | None = None
         self._signature: object = None
@@ -125,9 +141,10 @@ class GradientEngine:
         told, somewhere = self._prepare(batches, self._representations(features, len(batches)))
         at = Step(self.steps, epoch, self.seed)
         self.steps += 1
-        grads = self._open(batches, told, somewhere)
+        grads = self._open(batches, told, somewhere, at)
         stale = self._weights is not None and at.number % self.every != 0
         try:
+            self._record(False)
             if not torch.isfinite(torch.stack([torch.as_tensor(mean) for mean in told])).all():
                 raise NonFinite("a loss is not finite")
             if stale:
@@ -141,18 +158,25 @@ class GradientEngine:
             info = self._info(grads, 0.0, str(reason), before, skipped=True)
             self.scale.update(overflowed=True)
             return info
+        finally:
+            self._record(True)
         self.state = state
         self._remember(grads)
         info = self._info(grads, norm, status, before, approximation="stale" if stale else None)
         self.scale.update(overflowed=False)
         return info
 
+    def _record(self, recording: bool) -> None:
+        """Layers called again inside a backward pass (checkpoints) are not noted."""
+        if self._recorder is not None:
+            self._recorder.recording = recording
+
     def _expect(self, given: int) -> None:
         wanted = int(getattr(self.method, "batches", 1))
         if given != wanted:
             raise ValueError(f"method {self.method.name!r} takes the losses of {wanted} batches in a step; found {given}")
 
-    def _remember(self, grads: StepGradients) -> None:
+    def _remember(self, grads: StepGradients | FactoredGradients) -> None:
         """What the next step may use again: weights, and the rows' memory where no method can have kept it."""
         if self.every > 1:
             if grads.weights is None:
@@ -164,7 +188,7 @@ class GradientEngine:
         self._rows = grads.buffer if self.method.needs is Needs.GRAM else None
 
     def _info(
-        self, grads: StepGradients, norm: float, status: str, before: int, *, skipped: bool = False, approximation: str | None = None
+        self, grads: StepGradients | FactoredGradients, norm: float, status: str, before: int, *, skipped: bool = False, approximation: str | None = None
     ) -> StepInfo:
         return StepInfo(
             self.tasks,
@@ -176,7 +200,7 @@ class GradientEngine:
             skipped,
             self.exchange.bytes_sent - before,
             backward=grads.way,
-            approximation=approximation,
+            approximation=approximation or (self._approximate if grads.seen_gram is not None else None),
             loss_scale=self.scale.scale,
         )
 
@@ -188,17 +212,25 @@ class GradientEngine:
         self._z: list[Tensor | None] = [z if z.requires_grad else None for z in given] or [None] * batches
         return self._z
 
-    def _open(self, batches: Sequence[Mapping[str, Tensor]], told: Sequence[Losses], somewhere: Sequence[list[bool]]) -> StepGradients:
+    def _open(
+        self, batches: Sequence[Mapping[str, Tensor]], told: Sequence[Losses], somewhere: Sequence[list[bool]], at: Step
+    ) -> StepGradients | FactoredGradients:
         assert self._reach is not None
         assert self._plan is not None
         opened: list[StepGradients] = []
         for place, losses in enumerate(batches):
             z = self._z[place] if self._behind else None
-            graph = Graph(losses, self._reach, self.exchange.world, self.scale.scale, z)
+            graph = Graph(losses, self._reach, self.exchange.world, self.scale.scale, z, self._width)
+            if self._factors is not None:
+                return FactoredGradients(graph, told[0], self._factors, self._calls, self.exchange, self.method.heads)
             buffer = self._rows if place == len(batches) - 1 else None
-            opened.append(
-                StepGradients(graph, told[place], self._plan, self.exchange, self.method.heads, somewhere[place], buffer)
+            kind = {None: StepGradients, "ub": UpperBoundGradients, "sketch": SketchGradients}[self._approximate]
+            view = kind(
+                graph, told[place], self._plan, self.exchange, self.method.heads, somewhere[place], buffer, self._behind
             )
+            if isinstance(view, SketchGradients):
+                view.key = (self.seed, at.number)
+            opened.append(view)
         opened[-1].batches = tuple(opened)
         return opened[-1]
 
@@ -218,9 +250,11 @@ class GradientEngine:
             raise ValueError(f"tasks {sorted(missing)} appear after the first step; known: {', '.join(self.tasks)}")
         if self.state is None:
             self.state = self.method.init(len(self.tasks))
+        self._calls = self._recorder.take() if self._recorder is not None else {}
+        calls = tuple((name, len(made), all(call.intact for call in made)) for name, made in self._calls.items())
         requires = (p.requires_grad for p in self.model.parameters())
         present = tuple(tuple(sorted(losses)) for losses in batches)
-        signature = (present, self.model.training, tuple(z is not None for z in zs), *requires)
+        signature = (present, self.model.training, tuple(z is not None for z in zs), calls, *requires)
         tasks = len(self.tasks)
         told = torch.zeros(2 * len(batches) * tasks + 1, dtype=torch.float64)
         told[-1] = float(signature != self._signature)
@@ -243,12 +277,21 @@ class GradientEngine:
         if not self._reach.shared:
             raise ValueError("no parameter is reached by two tasks: there is nothing to balance")
         pairs = zip(zs, batches, strict=True)
+        self._width = max((z[0].numel() for z in zs if z is not None and len(z)), default=0)
         apart = any(losses and (z is None or not lies_behind(z, losses, self._reach.shared)) for z, losses in pairs)
-        self._behind = not float(self.exchange.maximum(torch.tensor([float(apart)])))
+        agreed = self.exchange.maximum(torch.tensor([float(apart), float(self._width)]))
+        self._behind, self._width = not float(agreed[0]), int(agreed[1])
+        if self._approximate == "ub" or self.method.needs is Needs.REPRESENTATION:
+            refuse_without(self._behind, "ub" if self._approximate else f"method {self.method.name!r}")
         tasks = len(self.tasks)
         chunk = (self._chunk or tasks) if self._backward == "batched" else 0
         if self._plan is None or not self._plan.fits(self._reach):
             self._plan, self._rows = Plan.of(self._reach, self.exchange, chunk), None
+        if self._recorder is not None:
+            losses = list(merged.values())
+            found = Factors.of(self._reach, self._recorder, self._calls, losses, self.exchange)
+            pays = found.layers and (self._backward == "factored" or found.fits(len(self.tasks), self.exchange.world))
+            self._factors = found if pays else None
 
     def clip_(self, max_norm: float) -> float:
         """Scale all ``.grad`` so that their joint norm is at most ``max_norm``; gives the norm before. No communication:
@@ -286,6 +329,16 @@ def refuse_wrappers(model: nn.Module) -> None:
                 ],
                 help="pass the wrapped module itself (`model.module`): the engine averages over ranks on its own",
             )
+
+
+def _refuse_rows(method: Any, backward: str, approximate: str | None) -> None:
+    """Raise EngineRefused for a method that asks for task gradients where there will be none."""
+    what = f"approximate={approximate!r}" if approximate else "backward='factored'" if backward == "factored" else ""
+    if what and method.needs is Needs.ROWS:
+        raise EngineRefused(
+            f"method {method.name!r} looks at the task gradients themselves, and {what} computes only their Gram",
+            help="leave the option out: the default is exact and gives every method what it asks for",
+        )
 
 
 def _declared(shared: str | nn.Module | Sequence[nn.Parameter]) -> Sequence[nn.Parameter] | None:

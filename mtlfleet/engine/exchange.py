@@ -122,6 +122,18 @@ class Exchange:
         self.post_gather(shard.contiguous(), whole).wait()
         return whole
 
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """rows [r, n], r different on each rank -> all of them [R, n], rank after rank."""
+        counts = self._spread(torch.tensor([float(rows.shape[0])])) if self.gloo else self._counts(rows)
+        sizes = [int(count) for count in counts.flatten()]
+        padded = rows.new_zeros(max(sizes), rows.shape[1])
+        padded[: rows.shape[0]] = rows
+        whole = self.gather(padded.reshape(-1)).view(self.world, max(sizes), rows.shape[1])
+        return torch.cat([part[:size] for part, size in zip(whole, sizes, strict=True)])
+
+    def _counts(self, rows: Tensor) -> Tensor:
+        return self.gather(torch.tensor([float(rows.shape[0])], device=rows.device)).cpu()
+
     def total(self, tensor: Tensor) -> Tensor:
         """Sum over ranks, on every rank; in place where the backend allows."""
         if self.world == 1:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtlfleet.engine.backward import Graph, weighted
 from mtlfleet.engine.collect import Plan
@@ -29,6 +30,7 @@ class Outcome:
         self.own_local: Tensor | None = None  # this rank's sum, times the loss scale
         self.own: Tensor | None = None  # averaged, times the loss scale
         self.norm: float | None = None
+        self._written = False  # the shared gradients are in place
         self._scale = 1.0  # what is still to be divided out of the direction
 
     def gather(self, shard: Tensor) -> None:
@@ -66,57 +68,80 @@ class Outcome:
     def backward(self, weights: Mapping[str, float]) -> None:
         """One pass of sum_k weights[k] * loss_k, averaged over ranks."""
         total, plain = weighted(self._graph, weights, self._heads)
+        self._pass(total, None if total is None else self._graph.start(total), plain, self._graph.reach.own_parameters)
+
+    def from_representation(self, cotangent: Tensor, weights: Tensor | None) -> None:
+        """One pass that starts at the representation; the heads' gradients are there already."""
+        if self._plan.own is not None:
+            heads, own = self._graph.heads() if self._graph.z is not None else {}, self._plan.own.empty()
+            cursor = 0
+            for task in self._graph.reach.tasks:
+                self._plan.own.pack_from(cursor, heads[task][1] if task in heads else (), own)
+                cursor += len(self._graph.reach.own[task])
+            self.own_local = own
+        self._pass(self._graph.z, cotangent * self._graph.scale, None, ())
+        if weights is not None and self._heads == "weighted":
+            self.scale_own(weights)
+
+    def _pass(self, root: Tensor | None, start: Tensor | None, plain: Tensor | None, mine: Sequence[nn.Parameter]) -> None:
+        """Gradients of all shared parameters and of ``mine``, averaged over ranks."""
         self._scale = self._graph.scale
+        layout = self._plan.layout
         if self._exchange.world > 1 and self._plan.buckets is not None:
-            self._bucketed(total, plain)
+            self._bucketed(root, start, plain, mine)
             return
-        shared, own = self._pass(total, plain, self._plan.layout.parameters)
+        inputs = (*layout.parameters, *mine)
+        found: Sequence[Tensor | None] = [None] * len(inputs)
+        if root is not None:
+            found = torch.autograd.grad(root, inputs, start, retain_graph=plain is not None, allow_unused=True)
+        shared, own = found[: len(layout.parameters)], found[len(layout.parameters) :]
+        if plain is not None:
+            own = torch.autograd.grad(plain, mine, self._graph.start(plain), allow_unused=True)
         if self._exchange.world == 1:
-            self._direct = [torch.zeros_like(p) if g is None else g for p, g in zip(self._parameters(), (*shared, *own), strict=True)]
+            pairs = zip(inputs, (*shared, *own), strict=True)
+            self._direct = [torch.zeros_like(p) if g is None else g for p, g in pairs]
             return
-        flat = self._plan.layout.pack(shared, self._plan.layout.empty())
-        if self._plan.own is None:
+        flat = layout.pack(shared, layout.empty())
+        if self._plan.own is None or not mine:
             self._flat = self._exchange.total(flat)
             return
         joined = torch.cat([flat, self._plan.own.pack(own, self._plan.own.empty()).to(flat.dtype)])
         joined = self._exchange.total(joined)
         self._flat, self.own = joined[: flat.numel()], joined[flat.numel() :]
 
-    def _parameters(self) -> tuple[torch.nn.Parameter, ...]:
-        return (*self._plan.layout.parameters, *self._graph.reach.own_parameters)
+    def average(self, found: Mapping[int, Tensor]) -> None:
+        """``found``: this rank's gradient of every shared parameter, by the parameter's id, to be summed over ranks."""
+        layout, buckets = self._plan.layout, self._plan.buckets
+        gradients = [found[id(parameter)] for parameter in layout.parameters]
+        if self._exchange.world == 1:
+            for parameter, gradient in zip(layout.parameters, gradients, strict=True):
+                parameter.grad = gradient.to(parameter.dtype)
+            self._written = True
+        elif buckets is None:
+            self._flat = self._exchange.total(layout.pack(gradients, layout.empty()))
+        else:
+            row = layout.empty(of=layout.shard)
+            buckets.add(row, gradients)
+            buckets.drain()
+            self.gather(row)
 
-    def _pass(
-        self, total: Tensor | None, plain: Tensor | None, shared: Sequence[Tensor]
-    ) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
-        """(gradients of ``shared``, of the own parameters) on this rank."""
-        mine = self._graph.reach.own_parameters
-        if total is None:
-            return [None] * len(shared), [None] * len(mine)
-        inputs, start = (*shared, *mine), self._graph.start(total)
-        found = torch.autograd.grad(total, inputs, start, retain_graph=plain is not None, allow_unused=True)
-        own: Sequence[Tensor | None] = found[len(shared) :]
-        if plain is not None:
-            own = torch.autograd.grad(plain, mine, start, allow_unused=True)
-        return found[: len(shared)], own
-
-    def _bucketed(self, total: Tensor | None, plain: Tensor | None) -> None:
+    def _bucketed(self, root: Tensor | None, start: Tensor | None, plain: Tensor | None, mine: Sequence[nn.Parameter]) -> None:
         """As for K task gradients, with a single one: exchanged while the pass runs, gathered afterwards."""
-        buckets, layout, mine = self._plan.buckets, self._plan.layout, self._graph.reach.own_parameters
+        buckets, layout = self._plan.buckets, self._plan.layout
         assert buckets is not None
         row = layout.empty(of=layout.shard)
         own: Sequence[Tensor | None] = [None] * len(mine)
         for parameter in mine:
             parameter.grad = None
         buckets.begin(row)
-        if total is not None:
+        if root is not None:
             with buckets.hooked():
-                start = self._graph.start(total)
-                torch.autograd.backward(total, start, retain_graph=plain is not None, inputs=[*layout.parameters, *mine])
+                torch.autograd.backward(root, start, retain_graph=plain is not None, inputs=[*layout.parameters, *mine])
             own = [parameter.grad for parameter in mine]
             if plain is not None:
-                own = torch.autograd.grad(plain, mine, start, allow_unused=True)
+                own = torch.autograd.grad(plain, mine, self._graph.start(plain), allow_unused=True)
         buckets.end()
-        if self._plan.own is not None:
+        if self._plan.own is not None and mine:
             self.own_local = self._plan.own.pack(own, self._plan.own.empty())
         buckets.drain()
         self._average_own()
@@ -126,21 +151,29 @@ class Outcome:
         """Set ``.grad``; gives the norm of the shared gradient. Raises NonFinite, and then nothing is set."""
         if self._direct is not None:
             return self._hand_over(self._direct)
+        if self._written:
+            return self._finish_own()
         if self._flat is None:
             raise RuntimeError("the method wrote no gradient: it must call apply or write exactly once")
-        self._average_own()
-        if self.own is not None and self._graph.scale != 1.0:
-            self.own = self.own / self._graph.scale
         if self._scale != 1.0:
             self._flat = self._flat / self._scale
         norm = self.norm if self.norm is not None else float(torch.linalg.vector_norm(self._flat))
-        fine = norm == norm and abs(norm) != float("inf")
-        if not (fine or torch.isfinite(self._flat).all()) or (self.own is not None and not torch.isfinite(self.own).all()):
+        # A norm that overflows float32 is no proof: the numbers themselves are looked at then.
+        if not (math.isfinite(norm) or torch.isfinite(self._flat).all()):
             raise NonFinite("the combined gradient is not finite")
+        self._finish_own()
         self._plan.layout.write(self._flat)
+        return norm
+
+    def _finish_own(self) -> float:
+        self._average_own()
+        if self.own is not None and self._graph.scale != 1.0:
+            self.own = self.own / self._graph.scale
+        if self.own is not None and not torch.isfinite(self.own).all():
+            raise NonFinite("the combined gradient is not finite")
         if self._plan.own is not None and self.own is not None:
             self._plan.own.write(self.own)
-        return norm
+        return self.norm if self.norm is not None else math.nan
 
     def _hand_over(self, found: list[Tensor]) -> float:
         if self._scale != 1.0:
@@ -148,6 +181,8 @@ class Outcome:
         norms = torch.stack(torch._foreach_norm(found))
         if not torch.isfinite(norms).all() and not all(bool(torch.isfinite(g).all()) for g in found):
             raise NonFinite("the combined gradient is not finite")
-        for parameter, gradient in zip(self._parameters(), found, strict=True):
+        parameters = (*self._plan.layout.parameters, *self._graph.reach.own_parameters)
+        for parameter, gradient in zip(parameters, found, strict=False):  # without the heads, if they ran before
             parameter.grad = gradient
+        self._finish_own()
         return float(norms[: len(self._plan.layout.parameters)].norm())

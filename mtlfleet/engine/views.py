@@ -12,6 +12,7 @@ from mtlfleet.engine.collect import Collector, Plan
 from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.gradients import Gram, Losses, Rows, Weights
 from mtlfleet.engine.outcome import NonFinite, Outcome
+from mtlfleet.engine.representation import Representation, refuse_without
 from mtlfleet.engine.products import block_gram, combine, group_grams
 
 RIDES = 65_536  # gradients of task parameters that fit in the Gram's message
@@ -31,6 +32,7 @@ class StepGradients:
         heads: str,
         somewhere: Sequence[bool],
         buffer: Tensor | None = None,
+        behind: bool = False,
     ) -> None:
         self._graph = graph
         self._plan = plan
@@ -39,6 +41,8 @@ class StepGradients:
         self._collector = Collector(plan, exchange, somewhere)
         self.buffer = buffer
         self.batches: tuple[StepGradients, ...] = (self,)
+        self._behind = behind  # one tensor is known, on all ranks, behind which all that is shared lies
+        self._representation: Representation | None = None
         self._rows: Tensor | None = None
         self._seen = False  # a method holds the rows: they are not written to
         self._out = Outcome(graph, plan, exchange, heads)
@@ -59,11 +63,21 @@ class StepGradients:
     @property
     def way(self) -> str:
         """How the gradients were computed, in a word or two."""
+        if self._representation is not None and self._representation.used:
+            return "from the representation"
         if self._rows is None:
             return "weighted"
         if self._plan.chunk:
             return f"batched, {self._plan.chunk} tasks a pass"
         return "sequential" if self._graph.z is None else "heads first"
+
+    @property
+    def representation(self) -> Representation:
+        """The gradients at the representation. Raises EngineRefused when the model shows none that all tasks share."""
+        if self._representation is None:
+            refuse_without(self._behind, "the method")
+            self._representation = Representation(self._graph, self._exchange, self._out)
+        return self._representation
 
     def cross_gram(self, first: int, second: int) -> Tensor:
         """[K, K]: products of the task gradients of batch ``first`` (rows) with those of batch ``second`` (columns)."""
@@ -157,4 +171,6 @@ class StepGradients:
 
         Raises NonFinite when anything that would be written is not finite; then nothing is written.
         """
+        if self._representation is not None and self.weights is None:
+            self.weights = self._representation.weights
         return self._out.finish()
