@@ -39,12 +39,15 @@ class Buckets:
         self.exchange = exchange
         self._pieces = [tuple(layout.pieces(i)) for i in range(len(layout.parameters))]
         self._slots: list[_Slot] = []
+        # The whole direction is gathered after the last pass: until then its memory carries the messages. Allocated once:
+        # fresh memory costs a page fault every 4 KiB. ``.grad`` are views of it, as in torch's own gradient buckets.
+        self.flat = layout.empty() if exchange.world > 1 else layout.empty(of=0)
+        self.row = layout.empty(of=layout.shard if exchange.world > 1 else 0)  # for a weighted pass
         if exchange.world > 1:
-            like = layout.parameters[0]
-            kind = exchange.wire or layout.dtype()
-            for _ in range(min(IN_FLIGHT, layout.buckets)):
-                sent = torch.zeros(layout.bucket, dtype=kind, device=like.device)
-                self._slots.append(_Slot(sent, torch.empty_like(sent)))
+            room = self.flat.view(exchange.wire or layout.dtype())
+            for start in range(0, min(2 * IN_FLIGHT * layout.bucket, room.numel() - 2 * layout.bucket + 1), 2 * layout.bucket):
+                pair = room[start : start + 2 * layout.bucket]
+                self._slots.append(_Slot(pair[: layout.bucket], pair[layout.bucket :]))
         self._ready: list[Tensor | bool | None] = []
         self._next = self._bucket = 0
         self._open = -1  # the bucket that is being filled

@@ -285,13 +285,14 @@ class GradientEngine:
             refuse_without(self._behind, "ub" if self._approximate else f"method {self.method.name!r}")
         tasks = len(self.tasks)
         chunk = (self._chunk or tasks) if self._backward == "batched" else 0
-        if self._plan is None or not self._plan.fits(self._reach):
-            self._plan, self._rows = Plan.of(self._reach, self.exchange, chunk), None
+        self._factors = None
         if self._recorder is not None:
-            losses = list(merged.values())
-            found = Factors.of(self._reach, self._recorder, self._calls, losses, self.exchange)
-            pays = found.layers and (self._backward == "factored" or found.fits(len(self.tasks), self.exchange.world))
-            self._factors = found if pays else None
+            found = Factors.of(self._reach, self._recorder, self._calls, list(merged.values()), self.exchange)
+            if found.layers and (self._backward == "factored" or found.fits(len(self.tasks))):
+                self._factors, self._plan, self._rows = found, found.whole, None
+                return
+        if self._plan is None or self._plan.chunk != chunk or not self._plan.fits(self._reach):
+            self._plan, self._rows = Plan.of(self._reach, self.exchange, chunk), None
 
     def clip_(self, max_norm: float) -> float:
         """Scale all ``.grad`` so that their joint norm is at most ``max_norm``; gives the norm before. No communication:

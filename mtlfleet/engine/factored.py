@@ -36,9 +36,14 @@ class Factors:
 
     @classmethod
     def of(
-        cls, reach: Reach, recorder: Recorder, calls: Mapping[str, list[Call]], losses: Sequence[Tensor], exchange: Exchange, *, all_that_can: bool = False
+        cls,
+        reach: Reach,
+        recorder: Recorder,
+        calls: Mapping[str, list[Call]],
+        losses: Sequence[Tensor],
+        exchange: Exchange,
     ) -> Factors:
-        """A layer is factored where that saves operations (or wherever it can be) and every rank can."""
+        """A layer is factored where that saves operations and every rank can."""
         counts = uses(losses)
         shared = {id(p) for p in reach.shared}
         told = torch.zeros(2, len(recorder.layers), dtype=torch.float64)  # cannot; rows
@@ -54,15 +59,15 @@ class Factors:
             rows, size = int(told[1, place]), layer.module
             if not told[0, place] and rows and id(size.weight) in shared:
                 more = gain(len(reach.tasks), rows, exchange.world, size.in_features, size.out_features)
-                if more > 0 or all_that_can:
+                if more > 0:
                     chosen.append(layer)
                     saved += more
         return cls(tuple(chosen), _direct(reach, chosen, exchange), _whole(reach, exchange), len(recorder.layers), saved)
 
-    def fits(self, tasks: int, world: int) -> bool:
-        """Whether the direct rest, which is held whole, stays within the memory of the sharded way."""
+    def fits(self, tasks: int) -> bool:
+        """Whether the direct rest, which every rank holds whole, stays below one shard of everything."""
         rest = self.direct.layout.size if self.direct is not None else 0
-        return tasks * rest * world <= tasks * self.whole.layout.size
+        return tasks * rest * self.whole.layout.world <= (tasks + 1) * self.whole.layout.size
 
 
 def _direct(reach: Reach, chosen: Sequence[Layer], exchange: Exchange) -> Plan | None:

@@ -119,5 +119,5 @@ class Layout:
 
 
 def bucket_size(size: int, world: int) -> int:
-    """Numbers in a bucket so that three in flight, sent and received, stay within P / W and messages stay long."""
-    return min(LARGEST, max(world * 1024, size // (6 * world)))
+    """Numbers in a bucket so that three in flight, sent and received, fit in P and messages stay long."""
+    return min(LARGEST, max(world, size // 8))

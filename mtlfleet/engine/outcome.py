@@ -39,7 +39,7 @@ class Outcome:
         if self._plan.buckets is None or self._exchange.world == 1:
             self._flat = self._exchange.gather(shard)
             return
-        self._flat = torch.empty(layout.padded, dtype=shard.dtype, device=shard.device)
+        self._flat = self._plan.buckets.flat
         shard, works = shard.contiguous(), []
         for bucket in range(layout.buckets):
             first, last = layout.span(bucket)
@@ -120,7 +120,7 @@ class Outcome:
         elif buckets is None:
             self._flat = self._exchange.total(layout.pack(gradients, layout.empty()))
         else:
-            row = layout.empty(of=layout.shard)
+            row = buckets.row
             buckets.add(row, gradients)
             buckets.drain()
             self.gather(row)
@@ -129,7 +129,7 @@ class Outcome:
         """As for K task gradients, with a single one: exchanged while the pass runs, gathered afterwards."""
         buckets, layout = self._plan.buckets, self._plan.layout
         assert buckets is not None
-        row = layout.empty(of=layout.shard)
+        row = buckets.row
         own: Sequence[Tensor | None] = [None] * len(mine)
         for parameter in mine:
             parameter.grad = None
@@ -156,7 +156,7 @@ class Outcome:
         if self._flat is None:
             raise RuntimeError("the method wrote no gradient: it must call apply or write exactly once")
         if self._scale != 1.0:
-            self._flat = self._flat / self._scale
+            self._flat.mul_(1.0 / self._scale)
         norm = self.norm if self.norm is not None else float(torch.linalg.vector_norm(self._flat))
         # A norm that overflows float32 is no proof: the numbers themselves are looked at then.
         if not (math.isfinite(norm) or torch.isfinite(self._flat).all()):

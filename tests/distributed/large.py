@@ -15,7 +15,7 @@ from mtlfleet.engine import GradientEngine, StepInfo, collect
 def as_large(numbers: int = 16) -> None:
     """From here on, in this process, nothing travels together and a bucket holds ``numbers``: parameters are cut."""
     collect.TOGETHER = 0
-    collect.bucket_size = lambda size, world: numbers
+    collect.bucket_size = lambda size, world: min(numbers, size // 8)
 
 
 def local(model: cases.Net, step: int, rank: int, world: int, part: tuple[int, int] = (0, 1)) -> tuple[dict[str, Tensor], Tensor]:
