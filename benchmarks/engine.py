@@ -3,7 +3,8 @@
     python benchmarks/engine.py                               # the default grid, a Markdown table
     python benchmarks/engine.py --models mlp-4M --tasks 3,8 --worlds 1,2 --json
 
-Every cell runs in fresh processes, where possible in a network namespace of its own (`unshare -rn`), whose loopback counter
+Every cell runs in fresh processes, where possible in a network namespace of its own (`unshare -rn`), whose loopback
+counter
 then tells the bytes. Times are CPU seconds of all threads of rank 0, the ways interleaved, medians over --repeats: on a
 shared machine they are steadier than wall time. Ratios are to `plain`: forward and one backward of the summed losses,
 under DistributedDataParallel when there are several ranks.
@@ -83,7 +84,9 @@ def times(rank: int, world: int, cell: dict[str, Any]) -> dict[str, Any]:
     import torch.distributed as dist
     from ways import build
 
-    steps: dict[str, Callable[[], int]] = {way: build(way, cell["model"], cell["tasks"], rank, world) for way in cell["ways"]}
+    steps: dict[str, Callable[[], int]] = {
+        way: build(way, cell["model"], cell["tasks"], rank, world) for way in cell["ways"]
+    }
     spent: dict[str, list[float]] = {way: [] for way in steps}
     moved: dict[str, int] = {}
     counted: dict[str, int] = {}
@@ -161,7 +164,11 @@ def grid(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 if not arguments.memory_only:
                     row |= run({**cell, "ways": ways, "memory": False})
                 if arguments.memory or arguments.memory_only:
-                    each = {w: run({**cell, "ways": [w], "memory": True}) for w in ways if w in ("plain", "naive", "engine", "auto", "torchjd")}
+                    each = {
+                        w: run({**cell, "ways": [w], "memory": True})
+                        for w in ways
+                        if w in ("plain", "naive", "engine", "auto", "torchjd")
+                    }
                     row["words_over_P"] = {w: found["words_over_P"] for w, found in each.items()}
                 rows.append(row)
                 print(f"{model} K={tasks} W={world} done", file=sys.stderr)
@@ -171,14 +178,23 @@ def grid(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def markdown(rows: list[dict[str, Any]]) -> str:
     """CPU ratio to plain by way; bytes by way over the naive all-reduce's; memory in P words."""
     ways = [w for w in WAYS if any(w in row.get("ms", row.get("words_over_P", {})) for row in rows)]
-    lines = [f"| model | K | W | (1+2K)/3 | {' | '.join(ways)} | bytes ÷ naive: engine, bf16 | memory ÷ P |", "|" + "---|" * (len(ways) + 6)]
+    lines = [
+        f"| model | K | W | (1+2K)/3 | {' | '.join(ways)} | bytes ÷ naive: engine, bf16 | memory ÷ P |",
+        "|" + "---|" * (len(ways) + 6),
+    ]
     for row in rows:
         ms, sent = row.get("ms", {}), row.get("lo_bytes") or row.get("bytes", {})
         ratios = [f"{ms[w] / ms['plain']:.2f}" if w in ms else "" for w in ways]
-        moved = ", ".join(f"{sent[w] / sent['naive']:.3f}" for w in ("engine", "bf16") if row["world"] > 1 and w in sent and sent.get("naive"))
+        moved = ", ".join(
+            f"{sent[w] / sent['naive']:.3f}"
+            for w in ("engine", "bf16")
+            if row["world"] > 1 and w in sent and sent.get("naive")
+        )
         words = ", ".join(f"{w} {value:.2f}" for w, value in row.get("words_over_P", {}).items())
         floor = f"{(1 + 2 * row['tasks']) / 3:.2f}"
-        lines.append(f"| {row['model']} | {row['tasks']} | {row['world']} | {floor} | {' | '.join(ratios)} | {moved} | {words} |")
+        lines.append(
+            f"| {row['model']} | {row['tasks']} | {row['world']} | {floor} | {' | '.join(ratios)} | {moved} | {words} |"
+        )
     return "\n".join(lines)
 
 
@@ -200,7 +216,12 @@ def main() -> None:
     import torch
 
     rows = grid(arguments)
-    facts = {"torch": torch.__version__, "python": platform.python_version(), "cpus": os.cpu_count(), "machine": platform.machine()}
+    facts = {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+    }
     print(json.dumps({"facts": facts, "rows": rows}, indent=1) if arguments.json else markdown(rows))
 
 

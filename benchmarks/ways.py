@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -35,7 +36,8 @@ def resident_words() -> int:
 
 
 def build(way: str, kind: str, tasks: int, rank: int, world: int, *, watch: bool = False) -> Callable[[], int]:
-    """A step of one way; with ``watch`` its first call stops after the forward pass and gives the resident words then."""
+    """A step of one way; with ``watch`` its first call stops after the forward pass and gives the resident words
+    then."""
     model = MultiTask(kind, tasks)
     module: torch.nn.Module = model
     if way == "plain" and world > 1:
@@ -63,7 +65,7 @@ def _update(way: str, model: MultiTask, world: int) -> Callable[[dict[str, Tenso
     if way == "naive":
         return lambda losses, _: naive(model, losses, world)
     if way == "torchjd":
-        return lambda losses, z: torchjd(losses, z)
+        return torchjd
     engine = GradientEngine(model, "mgda", **OPTIONS[way])  # type: ignore[arg-type]
     return lambda losses, z: engine.step(losses, features=z).bytes_sent
 
@@ -90,8 +92,9 @@ def naive(model: MultiTask, losses: dict[str, Tensor], world: int) -> int:
         dist.all_reduce(flat)
         jacobian /= world
         sent = int(2 * (jacobian.numel() + flat.numel()) * 4 * (world - 1) / world)
-    method = build_method("mgda")
-    weights = method.weigh(Gram(block_gram(jacobian)), torch.ones(len(losses)), None, Step()).weights  # type: ignore[attr-defined]
+    method: Any = build_method("mgda")
+    weights = method.weigh(Gram(block_gram(jacobian)), torch.ones(len(losses)), None, Step()).weights  # type:
+    ignore[attr - defined]
     direction = weights.to(jacobian.dtype) @ jacobian
     cursor = 0
     for p in shared:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ def mlp(width: int, depth: int = 4) -> nn.Module:
 def convolutions() -> nn.Module:
     sizes = (3, 32, 64, 128)
     layers: list[nn.Module] = []
-    for inside, outside in zip(sizes, sizes[1:], strict=False):
+    for inside, outside in pairwise(sizes):
         layers += [nn.Conv2d(inside, outside, 3, 2, 1), nn.ReLU()]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 16, 512), nn.ReLU())
 

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from mtlfleet.engine.engine import GradientEngine, refuse_wrappers
+from mtlfleet.engine.engine import GradientEngine
 from mtlfleet.engine.gradients import Gram, Losses, Needs, Rows, TaskGradients, Weights
 from mtlfleet.engine.info import StepInfo
+from mtlfleet.engine.modules import kept_buffers, refuse_wrappers
 
-__all__ = ["GradientEngine", "Gram", "Losses", "Needs", "Rows", "StepInfo", "TaskGradients", "Weights", "refuse_wrappers"]
+__all__ = [
+    "GradientEngine",
+    "Gram",
+    "Losses",
+    "Needs",
+    "Rows",
+    "StepInfo",
+    "TaskGradients",
+    "Weights",
+    "kept_buffers",
+    "refuse_wrappers",
+]

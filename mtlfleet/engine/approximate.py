@@ -25,7 +25,8 @@ class _GramOnly(StepGradients):
 
 
 class UpperBoundGradients(_GramOnly):
-    """The Gram of the gradients at the representation stands for that of the parameters': another method, one trunk pass."""
+    """The Gram of the gradients at the representation stands for that of the parameters': another method, one trunk
+    pass."""
 
     @property
     def way(self) -> str:

@@ -1,6 +1,7 @@
 """Passes over one forward graph: K for the task gradients, one for a weighted sum of losses.
 
-Every pass starts from ``seed`` (loss scale / world), so that sums over ranks are means and nothing is divided afterwards.
+Every pass starts from ``seed`` (loss scale / world), so that sums over ranks are means and nothing is divided
+afterwards.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Graph:
         if self._heads is None:
             if self.z is None:
                 raise RuntimeError("no representation is known")
-            found = {}
+            found: dict[str, tuple[Tensor | None, Gradients]] = {}
             for task in self.present:
                 loss = self.losses[task]
                 inputs = (self.z, *self.reach.own[task])
@@ -86,13 +87,15 @@ def batched(graph: Graph, inputs: Sequence[Tensor], chunk: int) -> Iterator[tupl
         some = tasks[first : first + chunk]
         root, starts = _starts(graph, [task for _, task in some])
         try:
-            found = torch.autograd.grad(
+            found: Gradients = torch.autograd.grad(
                 root, inputs, starts, retain_graph=True, allow_unused=True, is_grads_batched=True
             )
         except RuntimeError as problem:
             raise EngineRefused(
                 f"backward='batched': an operation of this model cannot be batched: {str(problem).splitlines()[0]}",
-                notes=["torch.compile with inductor, and custom autograd functions that leave torch, have no batching rule"],
+                notes=[
+                    "torch.compile with inductor, and custom autograd functions that leave torch, have no batching rule"
+                ],
                 help="use backward='sequential', which computes the same gradients",
             ) from problem
         for row, (k, task) in enumerate(some):
@@ -102,7 +105,9 @@ def batched(graph: Graph, inputs: Sequence[Tensor], chunk: int) -> Iterator[tupl
 def _starts(graph: Graph, tasks: Sequence[str]) -> tuple[Tensor, Tensor]:
     if graph.z is not None:
         z = graph.z
-        return z, torch.stack([dz if (dz := graph.heads()[task][0]) is not None else torch.zeros_like(z) for task in tasks])
+        return z, torch.stack(
+            [dz if (dz := graph.heads()[task][0]) is not None else torch.zeros_like(z) for task in tasks]
+        )
     losses = torch.stack([graph.losses[task] for task in tasks])
     return losses, torch.eye(len(tasks), dtype=losses.dtype, device=losses.device) * graph.seed
 
@@ -110,7 +115,8 @@ def _starts(graph: Graph, tasks: Sequence[str]) -> tuple[Tensor, Tensor]:
 def weighted(graph: Graph, weights: Mapping[str, float], heads: str) -> tuple[Tensor | None, Tensor | None]:
     """(sum_k weights[k] * loss_k, what the own parameters' second pass starts from), each None when there is none.
 
-    With ``heads == "unweighted"`` the task parameters get the gradients of the plain losses instead, by a second pass that
+    With ``heads == "unweighted"`` the task parameters get the gradients of the plain losses instead, by a second pass
+    that
     ends at the heads.
     """
     usable = graph.present

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mtlfleet.engine.exchange import Exchange
@@ -39,13 +38,16 @@ class Buckets:
         self.exchange = exchange
         self._pieces = [tuple(layout.pieces(i)) for i in range(len(layout.parameters))]
         self._slots: list[_Slot] = []
-        # The whole direction is gathered after the last pass: until then its memory carries the messages. Allocated once:
+        # The whole direction is gathered after the last pass: until then its memory carries the messages. Allocated
+        # once:
         # fresh memory costs a page fault every 4 KiB. ``.grad`` are views of it, as in torch's own gradient buckets.
         self.flat = layout.empty() if exchange.world > 1 else layout.empty(of=0)
         self.row = layout.empty(of=layout.shard if exchange.world > 1 else 0)  # for a weighted pass
         if exchange.world > 1:
             room = self.flat.view(exchange.wire or layout.dtype())
-            for start in range(0, min(2 * IN_FLIGHT * layout.bucket, room.numel() - 2 * layout.bucket + 1), 2 * layout.bucket):
+            for start in range(
+                0, min(2 * IN_FLIGHT * layout.bucket, room.numel() - 2 * layout.bucket + 1), 2 * layout.bucket
+            ):
                 pair = room[start : start + 2 * layout.bucket]
                 self._slots.append(_Slot(pair[: layout.bucket], pair[layout.bucket :]))
         self._ready: list[Tensor | bool | None] = []
@@ -68,7 +70,8 @@ class Buckets:
         try:
             for index, parameter in enumerate(self.layout.parameters):
                 parameter.grad = None
-                handles.append(parameter.register_post_accumulate_grad_hook(self._hook(index)))
+                register: Any = parameter.register_post_accumulate_grad_hook
+                handles.append(register(self._hook(index)))
             yield
         finally:
             for handle in handles:
@@ -78,7 +81,9 @@ class Buckets:
         def arrived(_: Tensor) -> None:
             if self._ready[index] is not None:
                 name = self.layout.names[index] if self.layout.names else f"number {index}"
-                raise RuntimeError(f"parameter {name} got its gradient twice in one backward pass (reentrant checkpoint?)")
+                raise RuntimeError(
+                    f"parameter {name} got its gradient twice in one backward pass (reentrant checkpoint?)"
+                )
             self._ready[index] = True
             self._advance()
 

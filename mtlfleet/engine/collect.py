@@ -40,12 +40,17 @@ class Plan:
     def fits(self, reach: Reach) -> bool:
         """Whether the numbers of this graph go to the same places."""
         own = self.own.parameters if self.own is not None else ()
-        same = [p for p, q in zip((*self.layout.parameters[::-1], *own), (*reach.shared, *reach.own_parameters), strict=False) if p is q]
+        same = [
+            p
+            for p, q in zip((*self.layout.parameters[::-1], *own), (*reach.shared, *reach.own_parameters), strict=False)
+            if p is q
+        ]
         return len(same) == len(self.layout.parameters) + len(own) == len(reach.shared) + len(reach.own_parameters)
 
 
 class Collector:
-    """Fills rows [K, n] with this rank's columns of the averaged task gradients; ``own`` with its task parameters' sums."""
+    """Fills rows [K, n] with this rank's columns of the averaged task gradients; ``own`` with its task parameters'
+    sums."""
 
     def __init__(self, plan: Plan, exchange: Exchange, somewhere: Sequence[bool]) -> None:
         self.plan = plan

@@ -13,7 +13,8 @@ from torch import Tensor
 class Batch:
     """One rank's part of a global batch of B samples.
 
-    ``inputs`` is one tensor [B, ...] or one per task (multi-input problems); ``targets[task]`` [B, ...]; ``present[task]``
+    ``inputs`` is one tensor [B, ...] or one per task (multi-input problems); ``targets[task]`` [B, ...];
+    ``present[task]``
     bool [B] says which samples carry the task's label; ``index`` int64 [B] is each sample's stable id in its split.
     """
 
@@ -28,7 +29,9 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         if device.type == "cpu":
             return self
-        inputs = self.inputs.to(device, non_blocking=True) if isinstance(self.inputs, Tensor) else _each(self.inputs, device)
+        inputs = (
+            self.inputs.to(device, non_blocking=True) if isinstance(self.inputs, Tensor) else _each(self.inputs, device)
+        )
         index = self.index.to(device, non_blocking=True)
         return Batch(inputs, _each(self.targets, device), _each(self.present, device), index)
 

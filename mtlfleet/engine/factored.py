@@ -1,13 +1,15 @@
 """The exact Gram without the task gradients of linear layers: (2 + K) / 3 of a plain step instead of (1 + 2K) / 3.
 
 K passes compute the gradients of the layers' outputs only; their small products give the Gram; one weight gradient is
-taken, of the weighted sum. Other parameters, and layers where it does not pay, have their gradients taken in the same passes.
+taken, of the weighted sum. Other parameters, and layers where it does not pay, have their gradients taken in the same
+passes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,7 +64,9 @@ class Factors:
                 if more > 0:
                     chosen.append(layer)
                     saved += more
-        return cls(tuple(chosen), _direct(reach, chosen, exchange), _whole(reach, exchange), len(recorder.layers), saved)
+        return cls(
+            tuple(chosen), _direct(reach, chosen, exchange), _whole(reach, exchange), len(recorder.layers), saved
+        )
 
     def fits(self, tasks: int) -> bool:
         """Whether the direct rest, which every rank holds whole, stays below one shard of everything."""
@@ -92,7 +96,13 @@ class FactoredGradients:
     buffer: Tensor | None = None
 
     def __init__(
-        self, graph: Graph, losses: Losses, factors: Factors, calls: Mapping[str, list[Call]], exchange: Exchange, heads: str
+        self,
+        graph: Graph,
+        losses: Losses,
+        factors: Factors,
+        calls: Mapping[str, list[Call]],
+        exchange: Exchange,
+        heads: str,
     ) -> None:
         self.losses = losses
         self._graph = graph
@@ -144,7 +154,9 @@ class FactoredGradients:
             rows = sum(call.inputs.shape[0] for call in self._calls.get(layer.name, ()))
             like = layer.module.weight
             kind = torch.promote_types(like.dtype, torch.float32)
-            self._outputs[layer.name] = torch.zeros(len(reach.tasks), rows, like.shape[0], dtype=kind, device=like.device)
+            self._outputs[layer.name] = torch.zeros(
+                len(reach.tasks), rows, like.shape[0], dtype=kind, device=like.device
+            )
         self._local = plan.layout.empty(len(reach.tasks)) if plan is not None else None
         own = self._factors.whole.own
         self._out.own_local = own.empty() if own is not None else None
@@ -152,7 +164,7 @@ class FactoredGradients:
             mine = () if known is not None else reach.own[task]
             gradients: Gradients = ()
             if root is not None:
-                inputs = [*(call.edge for _, call in edges), *direct, *mine]
+                inputs: Any = [*(call.edge for _, call in edges), *direct, *mine]
                 keep = task != self._graph.last
                 gradients = torch.autograd.grad(root, inputs, start, retain_graph=keep, allow_unused=True)
                 self._keep_outputs(k, edges, gradients)
@@ -180,7 +192,9 @@ class FactoredGradients:
             return self._exchange.reduce_rows(self._local)
         rows = plan.layout.empty(self._local.shape[0], of=plan.layout.shard)
         for k, local in enumerate(self._local):
-            pieces = [local[at : at + p.numel()] for at, p in zip(plan.layout.offsets, plan.layout.parameters, strict=True)]
+            pieces = [
+                local[at : at + p.numel()] for at, p in zip(plan.layout.offsets, plan.layout.parameters, strict=True)
+            ]
             plan.buckets.add(rows[k], pieces)
         plan.buckets.drain()
         return rows
@@ -231,4 +245,3 @@ class FactoredGradients:
     def finish(self) -> float:
         """Set ``.grad``; gives the norm of the shared gradient. Raises NonFinite as for the other ways."""
         return self._out.finish()
-

@@ -42,6 +42,36 @@ class Needs(Enum):
     ROWS = "rows"
 
 
+class AtRepresentation(Protocol):
+    """Task gradients at the one tensor that all heads read. Samples of different ranks are one batch."""
+
+    @property
+    def z(self) -> Tensor:
+        """[B, ...] of this rank, without its graph."""
+        ...
+
+    @property
+    def gradients(self) -> Tensor:
+        """[K, B, ...] of this rank: of the global-mean losses."""
+        ...
+
+    def batch_sum(self) -> Tensor:
+        """[K, D]: summed over the samples of all ranks."""
+        ...
+
+    def gram(self, convention: str = "concat") -> Gram:
+        """[K, K], samples side by side (``"concat"``) or summed first (``"batch_sum"``)."""
+        ...
+
+    def apply(self, weights: Weights) -> None:
+        """The shared gradient becomes sum_k weights[k] * g_k, by one pass through the trunk."""
+        ...
+
+    def write(self, cotangent: Tensor) -> None:
+        """The shared gradient becomes what a pass from z with ``cotangent`` [B, ...] gives."""
+        ...
+
+
 class TaskGradients(Protocol):
     """What a method may ask of one step. Every number is averaged over all ranks before it is seen."""
 
@@ -64,4 +94,22 @@ class TaskGradients(Protocol):
 
     def write(self, direction: Tensor) -> None:
         """The shared gradient becomes ``direction`` [n], this rank's columns of it."""
+        ...
+
+    def grams(self, by: str = "tensor") -> tuple[tuple[str, ...], Tensor]:
+        """(names [L], [L, K, K]): Grams of groups of parameters, by ``"tensor"`` or ``"layer"``; they add up to
+        ``gram``."""
+        ...
+
+    def apply_grouped(self, weights: Tensor, by: str = "tensor") -> None:
+        """weights [L, K]: each group of ``grams(by)`` gets its own combination."""
+        ...
+
+    def cross_gram(self, first: int, second: int) -> Tensor:
+        """[K, K]: task gradients of one batch of the step times those of another."""
+        ...
+
+    @property
+    def representation(self) -> AtRepresentation:
+        """The gradients at the shared representation. Raises EngineRefused where there is none."""
         ...

@@ -13,8 +13,10 @@ class StepInfo:
     """What one step did. Tensors are CPU float64 and equal on every rank.
 
     losses [K]; weights [K] or None (elementwise methods); gram [K, K] or None (not asked for); ``update_norm``
-    the Euclidean norm of the shared gradient; ``status`` the method's word; ``skipped`` when a non-finite number was found,
-    in which case no ``.grad`` is set and the method's state is as before. ``bytes_sent`` by this rank in its collectives.
+    the Euclidean norm of the shared gradient; ``status`` the method's word; ``skipped`` when a non-finite number was
+    found,
+    in which case no ``.grad`` is set and the method's state is as before. ``bytes_sent`` by this rank in its
+    collectives.
 
     ``backward`` says how the gradients were computed: ``"weighted"`` (one pass), ``"sequential"``, ``"heads first"``,
     ``"batched"``, ``"factored"`` with the layers that were; ``approximation`` is None for exact steps, else ``"ub"``,

@@ -1,6 +1,7 @@
 """Linear layers seen from outside: what went in, where the gradient of what came out is to be had, what each way costs.
 
-A linear layer's task gradient is ``D_k^T A`` (A [R, d_in] inputs, D_k [R, d_out] gradients of the outputs; R rows seen by
+A linear layer's task gradient is ``D_k^T A`` (A [R, d_in] inputs, D_k [R, d_out] gradients of the outputs; R rows
+seen by
 the layer), so products of task gradients need no task gradient: ``<g_j, g_k> = sum(D_j * (A A^T D_k))``.
 """
 
@@ -39,8 +40,7 @@ class Layer:
     @property
     def parameters(self) -> tuple[nn.Parameter, ...]:
         """Weight and bias."""
-        bias = self.module.bias
-        return (self.module.weight,) if bias is None else (self.module.weight, bias)
+        return tuple(self.module.parameters(recurse=False))
 
 
 class Recorder:
@@ -103,7 +103,8 @@ def gain(tasks: int, rows: int, world: int, d_in: int, d_out: int) -> float:
 def factor_gram(inputs: Tensor, outputs: Tensor, all_inputs: Tensor, all_outputs: Tensor, bias: bool) -> Tensor:
     """This rank's part of a layer's Gram [K, K], float64 on the CPU.
 
-    inputs [R, d_in], outputs [K, R, d_out]: this rank's A and D; all_inputs [S, d_in], all_outputs [K, S, d_out]: every rank's.
+    inputs [R, d_in], outputs [K, R, d_out]: this rank's A and D; all_inputs [S, d_in], all_outputs [K, S, d_out]:
+    every rank's.
     """
     outputs = outputs.to(torch.float64)
     overlap = inputs.to(torch.float64) @ all_inputs.to(torch.float64).t()

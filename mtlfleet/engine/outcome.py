@@ -83,7 +83,9 @@ class Outcome:
         if weights is not None and self._heads == "weighted":
             self.scale_own(weights)
 
-    def _pass(self, root: Tensor | None, start: Tensor | None, plain: Tensor | None, mine: Sequence[nn.Parameter]) -> None:
+    def _pass(
+        self, root: Tensor | None, start: Tensor | None, plain: Tensor | None, mine: Sequence[nn.Parameter]
+    ) -> None:
         """Gradients of all shared parameters and of ``mine``, averaged over ranks."""
         self._scale = self._graph.scale
         layout = self._plan.layout
@@ -125,7 +127,9 @@ class Outcome:
             buckets.drain()
             self.gather(row)
 
-    def _bucketed(self, root: Tensor | None, start: Tensor | None, plain: Tensor | None, mine: Sequence[nn.Parameter]) -> None:
+    def _bucketed(
+        self, root: Tensor | None, start: Tensor | None, plain: Tensor | None, mine: Sequence[nn.Parameter]
+    ) -> None:
         """As for K task gradients, with a single one: exchanged while the pass runs, gathered afterwards."""
         buckets, layout = self._plan.buckets, self._plan.layout
         assert buckets is not None

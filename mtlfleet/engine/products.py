@@ -24,7 +24,7 @@ def block_gram(rows: Tensor, other: Tensor | None = None) -> Tensor:
         first = rows.shape[1] // SHORT * SHORT
         step = SHORT * max(1, 2 * CACHED // (SHORT * max(rows.shape[0], right.shape[0])))
         for start in range(0, first, step):
-            left, against = (m[:, start : min(first, start + step)].unflatten(1, (-1, SHORT)) for m in (rows, right))
+            left, against = (m[:, start : min(first, start + step)].view(m.shape[0], -1, SHORT) for m in (rows, right))
             products = torch.bmm(left.transpose(0, 1), against.permute(1, 2, 0))
             gram += products.sum(0, dtype=torch.float64)
     columns = max(256, CACHED // max(1, rows.shape[0]))
@@ -45,7 +45,8 @@ def group_grams(rows: Tensor, groups: Sequence[Sequence[tuple[int, int]]]) -> Te
 
 
 def combine(rows: Tensor, weights: Tensor, *, in_place: bool) -> Tensor:
-    """weights [K] @ rows [K, n] -> [n]; ``in_place`` leaves it in the first row, so that no further n numbers are needed."""
+    """weights [K] @ rows [K, n] -> [n]; ``in_place`` leaves it in the first row, so that no further n numbers are
+    needed."""
     weights = weights.to(rows.dtype).to(rows.device)
     if not in_place:
         return torch.mv(rows.t(), weights)

@@ -12,8 +12,8 @@ from mtlfleet.engine.collect import Collector, Plan
 from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.gradients import Gram, Losses, Rows, Weights
 from mtlfleet.engine.outcome import NonFinite, Outcome
-from mtlfleet.engine.representation import Representation, refuse_without
 from mtlfleet.engine.products import block_gram, combine, group_grams
+from mtlfleet.engine.representation import Representation, refuse_without
 
 RIDES = 65_536  # gradients of task parameters that fit in the Gram's message
 

@@ -1,4 +1,4 @@
-"""Four families of methods, told apart by what they look at. That decides cost, memory, tests and docs.
+"""Families of methods, told apart by what they look at. That decides cost, memory, tests and docs.
 
 A method is a frozen dataclass: its fields are its hyper-parameters, the study file's keys and part of a trial's key.
 Its state is a value: ``init`` makes it, ``step`` returns the next one, nothing hides in ``self``. The engine calls
@@ -30,6 +30,7 @@ __all__ = [
     "Needs",
     "OptimizerState",
     "OutOfDomain",
+    "RepresentationWeighting",
     "Rows",
     "Step",
     "TaskGradients",
@@ -63,7 +64,10 @@ class Method(ABC, Generic[S]):
     Class-level literals (read without importing): ``heads`` says whether task-specific parameters receive the plain
     gradient of their own loss (``"unweighted"``) or that gradient times the task's weight (``"weighted"``);
     ``presets`` names conventions of a source, ``{"nash": {"c": 0.4}}`` for ``cagrad@nash``; ``single_task`` marks the
-    single-task reference. A method whose sources disagree on ``heads`` makes it a hyper-parameter; it is read from
+    single-task reference; ``batches`` is how many batches a step looks at (``grads.batches``, ``grads.cross_gram``;
+    the last
+    one's gradient is written); ``observes`` asks for the same batch's losses after the optimizer's step. A method
+    whose sources disagree on ``heads`` makes it a hyper-parameter; it is read from
     the instance.
     """
 
@@ -72,6 +76,7 @@ class Method(ABC, Generic[S]):
     heads: ClassVar[str] = "unweighted"
     batches: ClassVar[int] = 1
     single_task: ClassVar[bool] = False
+    observes: ClassVar[bool] = False
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def init(self, tasks: int) -> S:  # noqa: ARG002
@@ -81,6 +86,10 @@ class Method(ABC, Generic[S]):
     @abstractmethod
     def step(self, grads: TaskGradients, state: S, at: Step) -> tuple[S, str]:
         """Look at ``grads``, write the shared gradient through it, give the next state and the solver's word."""
+
+    def observe(self, before: Losses, after: Losses, state: S, at: Step) -> S:  # noqa: ARG002
+        """Losses [K] of the global batch before and after the optimizer's step -> the next state, if ``observes``."""
+        return state
 
     def pack(self, state: S) -> dict[str, Any] | None:
         """The state as tensors and numbers, for a checkpoint."""
@@ -128,6 +137,25 @@ class GramWeighting(Method[S]):
     def step(self, grads: TaskGradients, state: S, at: Step) -> tuple[S, str]:
         decision = self.weigh(grads.gram(), grads.losses, state, at)
         grads.apply(decision.weights)
+        return decision.state, decision.status
+
+
+class RepresentationWeighting(Method[S]):
+    """Weights from the Gram of the gradients at the representation: K passes through heads, one through the trunk.
+
+    ``convention``: ``"concat"`` (samples side by side) or ``"batch_sum"``; a hyper-parameter where sources disagree.
+    """
+
+    needs: ClassVar[Needs] = Needs.REPRESENTATION
+    convention: str = "concat"
+
+    @abstractmethod
+    def weigh(self, gram: Gram, losses: Losses, state: S, at: Step) -> Decision:
+        """gram [K, K] float64, positive semi-definite; losses [K] -> weights [K]."""
+
+    def step(self, grads: TaskGradients, state: S, at: Step) -> tuple[S, str]:
+        decision = self.weigh(grads.representation.gram(self.convention), grads.losses, state, at)
+        grads.representation.apply(decision.weights)
         return decision.state, decision.status
 
 

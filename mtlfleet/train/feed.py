@@ -76,7 +76,5 @@ def to_batch(arrays: Arrays, tasks: tuple[str, ...]) -> Batch:
     else:
         inputs = {task: torch.from_numpy(arrays.inputs[task]) for task in tasks}
     targets = {task: torch.from_numpy(arrays.targets[task]) for task in tasks}
-    present = {
-        task: everyone if arrays.present is None else torch.from_numpy(arrays.present[task]) for task in tasks
-    }
+    present = {task: everyone if arrays.present is None else torch.from_numpy(arrays.present[task]) for task in tasks}
     return Batch(inputs, targets, present, index)

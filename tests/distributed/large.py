@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 import cases
+
 from mtlfleet.engine import GradientEngine, StepInfo, collect
 
 
@@ -18,7 +23,9 @@ def as_large(numbers: int = 16) -> None:
     collect.bucket_size = lambda size, world: min(numbers, size // 8)
 
 
-def local(model: cases.Net, step: int, rank: int, world: int, part: tuple[int, int] = (0, 1)) -> tuple[dict[str, Tensor], Tensor]:
+def local(
+    model: cases.Net, step: int, rank: int, world: int, part: tuple[int, int] = (0, 1)
+) -> tuple[dict[str, Tensor], Tensor]:
     """This rank's losses on its part of a global batch (or of one of several micro-batches), and the representation."""
     x, y = cases.data(step)
     mine = torch.from_numpy(np.array_split(np.array_split(np.arange(cases.BATCH), world)[rank], part[1])[part[0]])
@@ -29,7 +36,9 @@ def local(model: cases.Net, step: int, rank: int, world: int, part: tuple[int, i
     return {t: v.mean() * (len(mine) * world / cases.BATCH) for t, v in losses.items()}, seen[0]
 
 
-def run(rank: int, world: int, method: str, steps: int = 2, **options: Any) -> tuple[list[dict[str, Tensor]], list[StepInfo]]:
+def run(
+    rank: int, world: int, method: str, steps: int = 2, **options: Any
+) -> tuple[list[dict[str, Tensor]], list[StepInfo]]:
     """Gradients and infos of some steps of one way."""
     model, found, infos = cases.net(), [], []
     if options.get("representation") == "trunk":

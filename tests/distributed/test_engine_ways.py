@@ -45,7 +45,9 @@ def test_every_exact_way_through_buckets_equals_the_oracle(world: int) -> None:
             assert cases.relative(found, right) < 1e-6, (method, way)
         assert all(torch.equal(r[method, way][0][-1][n], steps[-1][n]) for r in ranks for n in steps[-1]), (method, way)
         if method != "sum":
-            assert infos[0].backward.startswith({"chunked": "batched", "half": "sequential"}.get(way, way)), infos[0].backward
+            assert infos[0].backward.startswith({"chunked": "batched", "half": "sequential"}.get(way, way)), infos[
+                0
+            ].backward
             assert infos[0].approximation is None
             norm = torch.stack([g.norm() for n, g in steps[0].items() if n.startswith(("trunk", "pair"))]).norm()
             assert infos[0].update_norm == pytest.approx(float(norm), rel=1e-5)
@@ -132,7 +134,9 @@ def _by_hand() -> dict[str, dict[str, Tensor]]:
     dz = torch.stack([torch.autograd.grad(loss, z, retain_graph=True)[0] for loss in losses.values()])
     rows = [torch.autograd.grad(loss, list(trunk.values()), retain_graph=True) for loss in losses.values()]
     weights = {"concat": 1 / dz.flatten(1).norm(dim=1), "batch_sum": 1 / dz.sum(1).norm(dim=1)}
-    expected = {w: {n: sum(v[k] * rows[k][i] for k in range(3)) for i, n in enumerate(trunk)} for w, v in weights.items()}
+    expected = {
+        w: {n: sum(v[k] * rows[k][i] for k in range(3)) for i, n in enumerate(trunk)} for w, v in weights.items()
+    }
     expected["grams"] = {n: sum(rows[k][i] / rows[k][i].norm() for k in range(3)) for i, n in enumerate(trunk)}  # type: ignore[misc]
     return expected  # type: ignore[return-value]
 
@@ -149,7 +153,10 @@ def test_views_give_what_autograd_gives_and_approximations_say_so(world: int) ->
         for name in ("ub", "sketch"):
             near, told = found[f"{name} {big}"]
             assert told.approximation == name
-            direction = torch.cat([g.flatten() for g in exact.values()]), torch.cat([g.flatten() for g in near.values()])
+            direction = (
+                torch.cat([g.flatten() for g in exact.values()]),
+                torch.cat([g.flatten() for g in near.values()]),
+            )
             assert torch.cosine_similarity(*direction, dim=0) > 0.5
             heads = {n: g for n, g in exact.items() if n.startswith("heads")}
             assert cases.relative({n: near[n] for n in heads}, heads) < 1e-6
