@@ -13,6 +13,7 @@ under DistributedDataParallel when there are several ranks.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 ONE_RANK = ("torchjd",)
+MEASURED = ("plain", "naive", "engine", "auto", "torchjd")  # peak memory
 WAYS = ("plain", "naive", "engine", "bf16", "auto", "ub", "every10", "torchjd")
 
 
@@ -115,7 +117,14 @@ def memory(rank: int, world: int, cell: dict[str, Any]) -> dict[str, Any]:
     """Peak words beyond model and activations, over P, by way (one way per process)."""
     from ways import build, numbers
 
-    step = build(cell["ways"][0], cell["model"], cell["tasks"], rank, world, watch=True)
+    way = cell["ways"][0]
+    # Libraries come into memory with their first use: on a small model of the same kind of way, before anything is counted.
+    warm = build(way, "mlp-0.9M", 3, rank, world)
+    for _ in range(2):
+        warm()
+    del warm
+    gc.collect()
+    step = build(way, cell["model"], cell["tasks"], rank, world, watch=True)
     base = step()  # resident words with model and activations, before anything else was allocated
     for _ in range(3):
         reset_peak()
@@ -164,11 +173,7 @@ def grid(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 if not arguments.memory_only:
                     row |= run({**cell, "ways": ways, "memory": False})
                 if arguments.memory or arguments.memory_only:
-                    each = {
-                        w: run({**cell, "ways": [w], "memory": True})
-                        for w in ways
-                        if w in ("plain", "naive", "engine", "auto", "torchjd")
-                    }
+                    each = {w: run({**cell, "ways": [w], "memory": True}) for w in ways if w in MEASURED}
                     row["words_over_P"] = {w: found["words_over_P"] for w, found in each.items()}
                 rows.append(row)
                 print(f"{model} K={tasks} W={world} done", file=sys.stderr)

@@ -93,8 +93,7 @@ def naive(model: MultiTask, losses: dict[str, Tensor], world: int) -> int:
         jacobian /= world
         sent = int(2 * (jacobian.numel() + flat.numel()) * 4 * (world - 1) / world)
     method: Any = build_method("mgda")
-    weights = method.weigh(Gram(block_gram(jacobian)), torch.ones(len(losses)), None, Step()).weights  # type:
-    ignore[attr - defined]
+    weights = method.weigh(Gram(block_gram(jacobian)), torch.ones(len(losses)), None, Step()).weights
     direction = weights.to(jacobian.dtype) @ jacobian
     cursor = 0
     for p in shared:

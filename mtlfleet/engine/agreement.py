@@ -62,6 +62,11 @@ class Agreement:
             raise RuntimeError("where numbers go is known after the first step")
         return self._plan
 
+    @property
+    def looks(self) -> bool:
+        """Whether layers may be factored."""
+        return self._recorder is not None
+
     def holds(self, rows: Tensor) -> bool:
         """Whether rows of an earlier step have the size of this one's."""
         return rows.shape == (len(self.tasks), self.plan.layout.shard)

@@ -20,8 +20,9 @@ from mtlfleet.engine.gradients import Losses, Needs, Step, Weights
 from mtlfleet.engine.info import StepInfo
 from mtlfleet.engine.modules import declared, refuse_rows, refuse_wrappers
 from mtlfleet.engine.outcome import NonFinite
+from mtlfleet.engine.representation import Shown
 from mtlfleet.engine.scaling import LossScale
-from mtlfleet.engine.views import StepGradients
+from mtlfleet.engine.views import Held, StepGradients
 from mtlfleet.errors import EngineRefused
 
 
@@ -95,16 +96,10 @@ class GradientEngine:
         self._agreed = Agreement(model, self.method, self.exchange, backward, chunk, approximate, chosen)
         self._rows: Tensor | None = None
         self._weights: Weights | None = None
+        self._held: Held | None = None
         self._before: Losses | None = None
-        self._captured: list[Tensor] = []
-        self._z: list[Tensor | None] = []
-        if representation is not None:
-            representation.register_forward_hook(self._capture)
+        self._shown = Shown(representation)
         self.exchange.broadcast([*model.parameters(), *model.buffers()])
-
-    def _capture(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
-        if torch.is_grad_enabled() and isinstance(output, Tensor) and output.requires_grad:
-            self._captured.append(output)
 
     @property
     def reach(self) -> Reach:
@@ -135,7 +130,7 @@ class GradientEngine:
         before = self.exchange.bytes_sent
         batches = [losses] if isinstance(losses, Mapping) else list(losses)
         self._expect(len(batches))
-        told, somewhere = self._agreed.prepare(batches, self._representations(features, len(batches)))
+        told, somewhere = self._agreed.prepare(batches, self._shown.take(features, len(batches)))
         if self.state is None:
             self.state = self.method.init(len(self.tasks))
         at = Step(self.steps, epoch, self.seed)
@@ -158,12 +153,29 @@ class GradientEngine:
             self.scale.update(overflowed=True)
             return info
         finally:
+            self._held = None
             self._agreed.record(True)
         self.state, self._before = state, told[-1]
         self._remember(grads)
         info = self._info(grads, norm, status, before, approximation=None if stale is None else "stale")
         self.scale.update(overflowed=False)
         return info
+
+    def accumulate(self, losses: Mapping[str, Tensor], *, features: Tensor | None = None) -> None:
+        """A micro-batch before the one that ``step`` gets: its task gradients are exchanged and added up, exactly.
+
+        Losses are scaled by the user so that those of all micro-batches add up to the whole batch's. Memory stays
+        K * P / W; bytes are K * P per micro-batch. Weights by losses take K passes here, since they are known only in the end.
+        """
+        if self.batches > 1 or self._approximate is not None or self._agreed.looks:
+            raise EngineRefused(
+                "accumulate adds up task gradients, and this engine computes none",
+                notes=["several batches a step, approximations and backward='factored' or 'auto' do without them"],
+                help="leave those options out",
+            )
+        told, somewhere = self._agreed.prepare([losses], self._shown.take(features, 1))
+        opened = self._open([losses], told, somewhere, Step(self.steps, 0, self.seed))
+        self._held = opened.hold() if isinstance(opened, StepGradients) else None
 
     @property
     def batches(self) -> int:
@@ -231,16 +243,6 @@ class GradientEngine:
             loss_scale=self.scale.scale,
         )
 
-    def _representations(self, features: Tensor | Sequence[Tensor | None] | None, batches: int) -> list[Tensor | None]:
-        captured, self._captured = self._captured, []
-        given = (
-            captured[-batches:] if features is None else [features] if isinstance(features, Tensor) else list(features)
-        )
-        if given and len(given) != batches:
-            raise ValueError(f"one representation per batch: {batches} batches, found {len(given)}")
-        self._z = [z if z is not None and z.requires_grad else None for z in given] or [None] * batches
-        return self._z
-
     def _open(
         self, batches: Sequence[Mapping[str, Tensor]], told: Sequence[Losses], somewhere: Sequence[list[bool]], at: Step
     ) -> StepGradients | FactoredGradients:
@@ -250,7 +252,7 @@ class GradientEngine:
         opened: list[StepGradients] = []
         kind = {None: StepGradients, "ub": UpperBoundGradients, "sketch": SketchGradients}[self._approximate]
         for place, losses in enumerate(batches):
-            z = self._z[place] if agreed.behind else None
+            z = self._shown.z[place] if agreed.behind else None
             graph = Graph(losses, agreed.reach, self.exchange.world, self.scale.scale, z, agreed.width)
             if agreed.factors is not None:
                 return FactoredGradients(graph, told[0], agreed.factors, agreed.calls, self.exchange, self.method.heads)
@@ -264,6 +266,7 @@ class GradientEngine:
                 somewhere[place],
                 buffer,
                 agreed.behind,
+                self._held,
             )
             if isinstance(view, SketchGradients):
                 view.key = (self.seed, at.number)

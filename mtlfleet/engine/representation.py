@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtlfleet.engine.backward import Graph
 from mtlfleet.engine.exchange import Exchange
@@ -21,6 +24,31 @@ def refuse_without(known: bool, what: str) -> None:
             notes=["inputs of their own for each task, or features of their own, leave no such tensor"],
             help="pass it: engine.step(losses, features=z), or GradientEngine(..., representation=module)",
         )
+
+
+class Shown:
+    """The representations that a step was told of, or that a declared module put out since the last one."""
+
+    def __init__(self, module: nn.Module | None) -> None:
+        self.z: list[Tensor | None] = []
+        self._captured: list[Tensor] = []
+        if module is not None:
+            module.register_forward_hook(self._capture)
+
+    def _capture(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        if torch.is_grad_enabled() and isinstance(output, Tensor) and output.requires_grad:
+            self._captured.append(output)
+
+    def take(self, features: Tensor | Sequence[Tensor | None] | None, batches: int) -> list[Tensor | None]:
+        """One per batch, None where there is none. Raises ValueError when their number is not the batches'."""
+        captured, self._captured = self._captured, []
+        given: Sequence[Tensor | None] = captured[-batches:]
+        if features is not None:
+            given = [features] if isinstance(features, Tensor) else features
+        if given and len(given) != batches:
+            raise ValueError(f"one representation per batch: {batches} batches, found {len(given)}")
+        self.z = [z if z is not None and z.requires_grad else None for z in given] or [None] * batches
+        return self.z
 
 
 class Representation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,6 +21,15 @@ RIDES = 65_536  # gradients of task parameters that fit in the Gram's message
 __all__ = ["NonFinite", "StepGradients", "block_gram"]
 
 
+@dataclass
+class Held:
+    """What micro-batches before this one have left: rows [K, n], task parameters' sums, losses [K]."""
+
+    rows: Tensor
+    own: Tensor | None
+    losses: Losses
+
+
 class StepGradients:
     """TaskGradients of one step. K backwards run when the Gram or the rows are first asked for, never twice."""
 
@@ -33,6 +43,7 @@ class StepGradients:
         somewhere: Sequence[bool],
         buffer: Tensor | None = None,
         behind: bool = False,
+        held: Held | None = None,
     ) -> None:
         self._graph = graph
         self._plan = plan
@@ -48,7 +59,8 @@ class StepGradients:
         self._out = Outcome(graph, plan, exchange, heads)
         self.weights: Tensor | None = None
         self.seen_gram: Tensor | None = None
-        self.losses = losses
+        self._held = held
+        self.losses = losses if held is None else Losses(losses + held.losses)
 
     def gram(self) -> Gram:
         """[K, K]: each rank's float64 partial sum over its columns, then one all-reduce of K * K numbers.
@@ -133,14 +145,23 @@ class StepGradients:
     def _collected(self) -> Tensor:
         """The rows as they came, times the loss scale unless a method has asked for them."""
         if self._rows is None:
+            held = self._held
             own = self._plan.own.empty() if self._plan.own is not None else None
-            self._rows = self.buffer = self._collector.run(self._graph, self.buffer, own)
+            if held is not None:
+                own, self.buffer = held.own, held.rows
+            self._rows = self.buffer = self._collector.run(self._graph, self.buffer, own, add=held is not None)
             self._out.own_local = own
         return self._rows
+
+    def hold(self) -> Held:
+        """Keep what there is so far for the next micro-batch, this one's gradients included."""
+        return Held(self._collected(), self._out.own_local, self.losses)
 
     def apply(self, weights: Weights) -> None:
         """From the rows if they were asked for, else by one ordinary backward and one all-reduce."""
         self.weights = weights.detach().to(torch.float64)
+        if self._held is not None:
+            self._collected()
         if self._rows is None:
             by_task = {task: float(w) for task, w in zip(self._graph.reach.tasks, self.weights, strict=True)}
             self._out.backward(by_task)

@@ -107,6 +107,15 @@ def _tower(rank: int, world: int) -> dict[str, Any]:
             losses, z = model(x, y)
             info = engine.step(losses, features=z)
             found[f"{name} {big}"] = (cases.gradients(model), info)
+        model = Tower()
+        engine = GradientEngine(model, "mgda")
+        for last, part in enumerate(zip(x.chunk(2), y.chunk(2), strict=True)):
+            losses = {task: loss / 2 for task, loss in model(*part)[0].items()}
+            if last:
+                found[f"micro {big}"] = (None, engine.step(losses))
+            else:
+                engine.accumulate(losses)
+        found[f"micro {big}"] = (cases.gradients(model), found[f"micro {big}"][1])
     return found
 
 
@@ -150,6 +159,7 @@ def test_views_give_what_autograd_gives_and_approximations_say_so(world: int) ->
             assert cases.relative(grads, expected[view]) < 2e-6, (view, big)
         exact, info = found[f"first {big}"]
         assert info.backward == "heads first"
+        assert cases.relative(found[f"micro {big}"][0], exact) < 2e-6
         for name in ("ub", "sketch"):
             near, told = found[f"{name} {big}"]
             assert told.approximation == name
