@@ -118,7 +118,7 @@ def memory(rank: int, world: int, cell: dict[str, Any]) -> dict[str, Any]:
     from ways import build, numbers
 
     way = cell["ways"][0]
-    # Libraries come into memory with their first use: on a small model of the same kind of way, before anything is counted.
+    # Libraries come into memory with their first use: on a small model, before anything is counted.
     warm = build(way, "mlp-0.9M", 3, rank, world)
     for _ in range(2):
         warm()
@@ -176,7 +176,7 @@ def grid(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                     each = {w: run({**cell, "ways": [w], "memory": True}) for w in ways if w in MEASURED}
                     row["words_over_P"] = {w: found["words_over_P"] for w, found in each.items()}
                 rows.append(row)
-                print(f"{model} K={tasks} W={world} done", file=sys.stderr)
+                print(json.dumps(row), file=sys.stderr, flush=True)
     return rows
 
 

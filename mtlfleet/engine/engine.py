@@ -165,7 +165,7 @@ class GradientEngine:
         """A micro-batch before the one that ``step`` gets: its task gradients are exchanged and added up, exactly.
 
         Losses are scaled by the user so that those of all micro-batches add up to the whole batch's. Memory stays
-        K * P / W; bytes are K * P per micro-batch. Weights by losses take K passes here, since they are known only in the end.
+        K * P / W; bytes are K * P per micro-batch. Weights by losses take K passes, for they are known last.
         """
         if self.batches > 1 or self._approximate is not None or self._agreed.looks:
             raise EngineRefused(

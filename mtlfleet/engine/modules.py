@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.gradients import Needs
 from mtlfleet.errors import EngineRefused
 
@@ -37,6 +39,17 @@ def kept_buffers(model: nn.Module) -> Iterator[None]:
     finally:
         for buffer, value in kept:
             buffer.copy_(value)
+
+
+def average_buffers(model: nn.Module, exchange: Exchange) -> None:
+    """Running statistics become their mean over ranks: before an evaluation whose ranks should see one and the same model."""
+    floating = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    if floating and exchange.world > 1:
+        flat = exchange.mean(torch.cat([buffer.flatten().to(torch.float32) for buffer in floating]))
+        cursor = 0
+        for buffer in floating:
+            buffer.copy_(flat[cursor : cursor + buffer.numel()].view_as(buffer))
+            cursor += buffer.numel()
 
 
 def refuse_rows(method: Any, backward: str, approximate: str | None) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mtlfleet.datasets.base import Split
-from mtlfleet.engine import GradientEngine, kept_buffers
+from mtlfleet.engine import GradientEngine, average_buffers, kept_buffers
 from mtlfleet.engine.contract import Context
 from mtlfleet.plan.streams import stream
 from mtlfleet.plan.trial import Trial
@@ -215,6 +215,7 @@ class TrialRun:
 
     def _evaluate(self) -> None:
         """Validation metrics; keep the weights if no earlier checkpoint was better."""
+        average_buffers(self.parts.model, self.engine.exchange)
         found = self._measure(Split.VAL)
         score = mean_skill(found, self.parts.tasks)
         if score > self.position.best_score:

@@ -17,7 +17,7 @@ import cases
 import large
 from crew import crew
 
-from mtlfleet.engine import GradientEngine, factored
+from mtlfleet.engine import GradientEngine, average_buffers, factored
 from mtlfleet.engine.gradients import Needs
 from mtlfleet.errors import EngineRefused
 
@@ -116,6 +116,10 @@ def _tower(rank: int, world: int) -> dict[str, Any]:
             else:
                 engine.accumulate(losses)
         found[f"micro {big}"] = (cases.gradients(model), found[f"micro {big}"][1])
+    norm = nn.BatchNorm1d(2)
+    norm.running_mean.fill_(float(rank))  # type: ignore[union-attr]
+    average_buffers(norm, engine.exchange)
+    found["running mean"] = norm.running_mean
     return found
 
 
@@ -153,6 +157,7 @@ def _by_hand() -> dict[str, dict[str, Tensor]]:
 @pytest.mark.parametrize("world", [1, 2])
 def test_views_give_what_autograd_gives_and_approximations_say_so(world: int) -> None:
     found, expected = crew(world, _tower)[0], _by_hand()
+    assert found["running mean"].tolist() == [(world - 1) / 2] * 2
     for big in (False, True):
         for view in ("concat", "batch_sum", "grams"):
             grads = {n: g for n, g in found[f"{view} {big}"][0].items() if n in expected[view]}
