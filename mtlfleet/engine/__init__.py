@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from mtlfleet.engine.engine import GradientEngine, StepInfo, refuse_wrappers
+from mtlfleet.engine.engine import GradientEngine
 from mtlfleet.engine.gradients import Gram, Losses, Needs, Rows, TaskGradients, Weights
+from mtlfleet.engine.info import StepInfo
+from mtlfleet.engine.modules import average_buffers, kept_buffers, refuse_wrappers
 
 __all__ = [
     "GradientEngine",
@@ -14,5 +16,7 @@ __all__ = [
     "StepInfo",
     "TaskGradients",
     "Weights",
+    "average_buffers",
+    "kept_buffers",
     "refuse_wrappers",
 ]

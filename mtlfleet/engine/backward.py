@@ -1,53 +1,128 @@
-"""K backward passes over one forward graph, each task's gradient handed on before the next is taken."""
+"""Passes over one forward graph: K for the task gradients, one for a weighted sum of losses.
+
+Every pass starts from ``seed`` (loss scale / world), so that sums over ranks are means and nothing is divided
+afterwards.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtlfleet.engine.discovery import Reach
+from mtlfleet.errors import EngineRefused
 
 Gradients = Sequence[Tensor | None]
 
 
-def sequential(
-    losses: Mapping[str, Tensor], reach: Reach, deliver: Callable[[int, str, Gradients, Gradients], None]
-) -> None:
-    """For each task in order: gradients of its loss with respect to the shared and to its own parameters.
+@dataclass
+class Graph:
+    """One batch's losses on this rank. ``z``: the tensor behind which every shared parameter lies, when it is known."""
 
-    ``deliver(k, task, shared, own)`` is called before the next pass starts, so at most one task's whole gradient is
-    alive. A task that is absent on this rank delivers None for every parameter: zeros, at no cost.
+    losses: Mapping[str, Tensor]
+    reach: Reach
+    world: int = 1
+    scale: float = 1.0  # the loss scale of half precision
+    z: Tensor | None = None
+    width: int = 0  # numbers of z per sample, on whichever rank has samples
+    keep: bool = False  # a further pass will follow the K
+    _heads: dict[str, tuple[Tensor | None, Gradients]] | None = field(default=None, repr=False)
+
+    @property
+    def seed(self) -> float:
+        """What a loss's gradient starts from."""
+        return self.scale / self.world
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """Tasks that have a differentiable loss on this rank, in order."""
+        return tuple(t for t in self.reach.tasks if t in self.losses and self.losses[t].requires_grad)
+
+    @property
+    def last(self) -> str | None:
+        """The task after whose pass the graph may go."""
+        return None if self.keep or not self.present else self.present[-1]
+
+    def start(self, root: Tensor) -> Tensor:
+        """The first gradient of a pass that starts at ``root``."""
+        return torch.full_like(root, self.seed)
+
+    def heads(self) -> Mapping[str, tuple[Tensor | None, Gradients]]:
+        """For each task here: gradient of its loss with respect to z, and to its own parameters. Heads run once."""
+        if self._heads is None:
+            if self.z is None:
+                raise RuntimeError("no representation is known")
+            found: dict[str, tuple[Tensor | None, Gradients]] = {}
+            for task in self.present:
+                loss = self.losses[task]
+                inputs = (self.z, *self.reach.own[task])
+                dz, *own = torch.autograd.grad(loss, inputs, self.start(loss), retain_graph=True, allow_unused=True)
+                found[task] = (dz, own)
+            self._heads = found
+        return self._heads
+
+    def roots(self) -> Iterator[tuple[int, str, Tensor | None, Tensor | None, Gradients | None]]:
+        """(k, task, where the trunk's pass starts, with what, gradients of the own parameters if already known)."""
+        for k, task in enumerate(self.reach.tasks):
+            if task not in self.present:
+                yield k, task, None, None, None
+            elif self.z is not None:
+                dz, own = self.heads()[task]
+                yield k, task, None if dz is None else self.z, dz, own
+            else:
+                loss = self.losses[task]
+                yield k, task, loss, self.start(loss), None
+
+
+def batched(graph: Graph, inputs: Sequence[Tensor], chunk: int) -> Iterator[tuple[int, str, Gradients]]:
+    """Gradients of ``chunk`` tasks per pass (``is_grads_batched``), handed out task after task.
+
+    Raises EngineRefused where an operator of the model has no rule for that: nothing is substituted.
     """
-    present = [task for task in reach.tasks if task in losses]
-    for k, task in enumerate(reach.tasks):
-        own = reach.own[task]
-        if task not in losses or not losses[task].requires_grad:
-            deliver(k, task, [None] * len(reach.shared), [None] * len(own))
-            continue
-        inputs = (*reach.shared, *own)
-        found = torch.autograd.grad(losses[task], inputs, retain_graph=task != present[-1], allow_unused=True)
-        deliver(k, task, found[: len(reach.shared)], found[len(reach.shared) :])
+    tasks = [(k, task) for k, task in enumerate(graph.reach.tasks) if task in graph.present]
+    for first in range(0, len(tasks), chunk):
+        some = tasks[first : first + chunk]
+        root, starts = _starts(graph, [task for _, task in some])
+        try:
+            found: Gradients = torch.autograd.grad(
+                root, inputs, starts, retain_graph=True, allow_unused=True, is_grads_batched=True
+            )
+        except RuntimeError as problem:
+            raise EngineRefused(
+                f"backward='batched': an operation of this model cannot be batched: {str(problem).splitlines()[0]}",
+                notes=[
+                    "torch.compile with inductor, and custom autograd functions that leave torch, have no batching rule"
+                ],
+                help="use backward='sequential', which computes the same gradients",
+            ) from problem
+        for row, (k, task) in enumerate(some):
+            yield k, task, [None if g is None else g[row] for g in found]
 
 
-def weighted(
-    losses: Mapping[str, Tensor], reach: Reach, weights: Mapping[str, float], heads: str
-) -> tuple[Gradients, Gradients]:
-    """One backward of sum_k weights[k] * loss_k: gradients of the shared and of all task parameters.
+def _starts(graph: Graph, tasks: Sequence[str]) -> tuple[Tensor, Tensor]:
+    if graph.z is not None:
+        z = graph.z
+        return z, torch.stack(
+            [dz if (dz := graph.heads()[task][0]) is not None else torch.zeros_like(z) for task in tasks]
+        )
+    losses = torch.stack([graph.losses[task] for task in tasks])
+    return losses, torch.eye(len(tasks), dtype=losses.dtype, device=losses.device) * graph.seed
+
+
+def weighted(graph: Graph, weights: Mapping[str, float], heads: str) -> tuple[Tensor | None, Tensor | None]:
+    """(sum_k weights[k] * loss_k, what the own parameters' second pass starts from), each None when there is none.
 
     With ``heads == "unweighted"`` the task parameters get the gradients of the plain losses instead, by a second pass
-    that ends at the heads.
+    that
+    ends at the heads.
     """
-    inputs: tuple[nn.Parameter, ...] = (*reach.shared, *reach.own_parameters)
-    usable = [task for task in reach.tasks if task in losses and losses[task].requires_grad]
+    usable = graph.present
     if not usable:
-        return [None] * len(reach.shared), [None] * len(reach.own_parameters)
-    total = torch.stack([losses[task] * weights[task] for task in usable]).sum()
-    plain = heads == "unweighted" and bool(reach.own_parameters)
-    found = torch.autograd.grad(total, inputs, retain_graph=plain, allow_unused=True)
-    shared, own = found[: len(reach.shared)], found[len(reach.shared) :]
-    if plain:
-        unweighted = torch.stack([losses[task] for task in usable]).sum()
-        own = torch.autograd.grad(unweighted, reach.own_parameters, allow_unused=True)
-    return shared, own
+        return None, None
+    total = torch.stack([graph.losses[task] * weights[task] for task in usable]).sum()
+    if heads != "unweighted" or not graph.reach.own_parameters:
+        return total, None
+    return total, torch.stack([graph.losses[task] for task in usable]).sum()

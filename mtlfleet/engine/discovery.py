@@ -15,10 +15,13 @@ from torch import Tensor, nn
 from mtlfleet.engine.exchange import Exchange
 
 
-def reached(loss: Tensor) -> set[int]:
-    """ids of the leaf tensors that ``loss`` depends on, by a walk over its graph (no backward is run)."""
+def reached(loss: Tensor, stop: Tensor | None = None) -> set[int]:
+    """ids of the leaf tensors that ``loss`` depends on, by a walk over its graph (no backward is run).
+
+    With ``stop``, only those that it reaches by a way that does not lead through that tensor.
+    """
     leaves: set[int] = set()
-    seen: set[object] = set()
+    seen: set[object] = set() if stop is None else {stop.grad_fn}
     stack = [loss.grad_fn]
     while stack:
         node = stack.pop()
@@ -47,6 +50,12 @@ class Reach:
     def own_parameters(self) -> tuple[nn.Parameter, ...]:
         """All task-specific parameters, task after task."""
         return tuple(parameter for task in self.tasks for parameter in self.own[task])
+
+
+def lies_behind(z: Tensor, losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter]) -> bool:
+    """Whether every way from these losses to a shared parameter leads through ``z``."""
+    ids = {id(parameter) for parameter in shared}
+    return z.grad_fn is not None and not any(reached(loss, stop=z) & ids for loss in losses.values())
 
 
 def discover(

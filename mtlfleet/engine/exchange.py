@@ -1,7 +1,7 @@
 """Collectives between ranks, counted in bytes. The only file of the engine that talks to ``torch.distributed``.
 
-gloo's reduce-scatter moves as many bytes as an all-reduce, so on CPU a shard is reduced by one all-to-all and a sum in
-rank
+gloo's reduce-scatter moves as many bytes as an all-reduce, so on CPU a shard is reduced by one all-to-all and a sum
+in rank
 order; that also makes the bits independent of ring schedules. NCCL's reduce-scatter is a true one and is used there.
 Small tensors on gloo travel by all-to-all as well: one round trip, a third of the time of gloo's own all-reduce.
 """
@@ -25,7 +25,7 @@ def _collective(new: str, old: str) -> Any:
 
 
 class Exchange:
-    """Averages over the ranks of a process group; with no group, one rank and no communication."""
+    """Sums over the ranks of a process group; with no group, one rank and no communication."""
 
     def __init__(self, group: dist.ProcessGroup | None = None, *, mode: str = "auto", wire: str = "fp32") -> None:
         if wire not in _WIRES:
@@ -46,32 +46,51 @@ class Exchange:
     def _count(self, tensor: Tensor, factor: float) -> None:
         self.bytes_sent += int(tensor.numel() * tensor.element_size() * factor * (self.world - 1) / self.world)
 
+    def post(self, sent: Tensor, received: Tensor) -> Any:
+        """Start summing ``sent`` [world * n] over ranks; ``settle`` ends it. Both buffers are taken until then."""
+        if self.mode == "a2a":
+            self._count(sent, 1.0)
+            return dist.all_to_all_single(received, sent, group=self.group, async_op=True)
+        if self.mode == "reduce_scatter":
+            self._count(sent, 1.0)
+            shard = received[: sent.numel() // self.world]
+            return _collective("reduce_scatter_single", "reduce_scatter_tensor")(
+                shard, sent, group=self.group, async_op=True
+            )
+        self._count(sent, 2.0)
+        return dist.all_reduce(sent, group=self.group, async_op=True)
+
+    def settle(self, work: Any, sent: Tensor, received: Tensor, into: Tensor, *, add: bool = False) -> None:
+        """Wait, and put this rank's n columns of the sum into ``into`` (or add them to it).
+
+        Rank after rank, so that the bits do not depend on who arrived first.
+        """
+        work.wait()
+        n = into.numel()
+        if self.mode == "a2a":
+            parts = list(received.view(self.world, n).unbind())
+        else:
+            parts = [received[:n] if self.mode == "reduce_scatter" else sent[self.rank * n : (self.rank + 1) * n]]
+        if not add and len(parts) > 1 and parts[0].dtype == into.dtype:
+            torch.add(parts[0], parts[1], out=into)
+            parts = parts[2:]
+        elif not add:
+            into.copy_(parts.pop(0))
+        for part in parts:
+            into.add_(part)
+
     def reduce(self, flat: Tensor) -> Tensor:
-        """flat [world * n] on each rank -> this rank's n columns of the mean over ranks."""
+        """flat [world * n] on each rank -> this rank's n columns of the sum over ranks."""
         if self.world == 1:
             return flat
-        n = flat.numel() // self.world
-        sent = flat if self.wire is None else flat.to(self.wire)
-        if self.mode == "a2a":
-            received = torch.empty_like(sent)
-            dist.all_to_all_single(received, sent, group=self.group)
-            self._count(sent, 1.0)
-            # Rank after rank, so that the bits do not depend on who arrived first.
-            total = received[:n].to(flat.dtype)
-            for peer in range(1, self.world):
-                total = total + received[peer * n : (peer + 1) * n].to(flat.dtype)
-        elif self.mode == "reduce_scatter":
-            received = torch.empty(n, dtype=sent.dtype, device=sent.device)
-            _collective("reduce_scatter_single", "reduce_scatter_tensor")(received, sent, group=self.group)
-            self._count(sent, 1.0)
-            total = received.to(flat.dtype)
-        else:
-            whole = self.total(sent.clone())
-            total = whole[self.rank * n : (self.rank + 1) * n].to(flat.dtype)
-        return total / self.world
+        sent = flat.clone() if self.mode == "allreduce" else flat
+        sent = sent if self.wire is None else sent.to(self.wire)
+        received, into = torch.empty_like(sent), flat.new_empty(flat.numel() // self.world)
+        self.settle(self.post(sent, received), sent, received, into)
+        return into
 
     def reduce_rows(self, rows: Tensor) -> Tensor:
-        """rows [K, world * n] on each rank -> this rank's columns [K, n] of their mean, in one exchange."""
+        """rows [K, world * n] on each rank -> this rank's columns [K, n] of their sum, in one exchange."""
         if self.world == 1:
             return rows
         tasks, n = rows.shape[0], rows.shape[1] // self.world
@@ -89,6 +108,11 @@ class Exchange:
         self._count(sent, 1.0)
         return received
 
+    def post_gather(self, shard: Tensor, whole: Tensor) -> Any:
+        """Start collecting every rank's n numbers in ``whole`` [world * n]; wait for what it gives."""
+        self._count(whole, 1.0)
+        return _collective("all_gather_single", "all_gather_into_tensor")(whole, shard, group=self.group, async_op=True)
+
     def gather(self, shard: Tensor) -> Tensor:
         """Each rank's n columns -> all world * n of them, on every rank."""
         if self.world == 1:
@@ -96,9 +120,20 @@ class Exchange:
         if self._small(shard):
             return self._spread(shard).reshape(-1)
         whole = torch.empty(shard.numel() * self.world, dtype=shard.dtype, device=shard.device)
-        _collective("all_gather_single", "all_gather_into_tensor")(whole, shard.contiguous(), group=self.group)
-        self._count(whole, 1.0)
+        self.post_gather(shard.contiguous(), whole).wait()
         return whole
+
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """rows [r, n], r different on each rank -> all of them [R, n], rank after rank."""
+        counts = self._spread(torch.tensor([float(rows.shape[0])])) if self.gloo else self._counts(rows)
+        sizes = [int(count) for count in counts.flatten()]
+        padded = rows.new_zeros(max(sizes), rows.shape[1])
+        padded[: rows.shape[0]] = rows
+        whole = self.gather(padded.reshape(-1)).view(self.world, max(sizes), rows.shape[1])
+        return torch.cat([part[:size] for part, size in zip(whole, sizes, strict=True)])
+
+    def _counts(self, rows: Tensor) -> Tensor:
+        return self.gather(torch.tensor([float(rows.shape[0])], device=rows.device)).cpu()
 
     def total(self, tensor: Tensor) -> Tensor:
         """Sum over ranks, on every rank; in place where the backend allows."""

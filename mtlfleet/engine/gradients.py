@@ -38,7 +38,38 @@ class Needs(Enum):
 
     LOSSES = "losses"
     GRAM = "gram"
+    REPRESENTATION = "representation"
     ROWS = "rows"
+
+
+class AtRepresentation(Protocol):
+    """Task gradients at the one tensor that all heads read. Samples of different ranks are one batch."""
+
+    @property
+    def z(self) -> Tensor:
+        """[B, ...] of this rank, without its graph."""
+        ...
+
+    @property
+    def gradients(self) -> Tensor:
+        """[K, B, ...] of this rank: of the global-mean losses."""
+        ...
+
+    def batch_sum(self) -> Tensor:
+        """[K, D]: summed over the samples of all ranks."""
+        ...
+
+    def gram(self, convention: str = "concat") -> Gram:
+        """[K, K], samples side by side (``"concat"``) or summed first (``"batch_sum"``)."""
+        ...
+
+    def apply(self, weights: Weights) -> None:
+        """The shared gradient becomes sum_k weights[k] * g_k, by one pass through the trunk."""
+        ...
+
+    def write(self, cotangent: Tensor) -> None:
+        """The shared gradient becomes what a pass from z with ``cotangent`` [B, ...] gives."""
+        ...
 
 
 class TaskGradients(Protocol):
@@ -58,9 +89,10 @@ class TaskGradients(Protocol):
         ...
 
     @property
-    def columns(self) -> range:
-        """Which columns of the flattened shared gradient the rows hold: the same parameters' numbers in every world, so
-        that a draw keyed by a column does not depend on how many ranks there are. The last rank's may be padding."""
+    def columns(self) -> Tensor:
+        """int64 [n]: where in the flattened shared gradient each column of the rows lies. The same number of the same
+        parameter in every world, so a draw keyed by it does not depend on how many ranks there are; padding lies beyond
+        the last parameter."""
         ...
 
     def apply(self, weights: Weights) -> None:
@@ -69,4 +101,22 @@ class TaskGradients(Protocol):
 
     def write(self, direction: Tensor) -> None:
         """The shared gradient becomes ``direction`` [n], this rank's columns of it."""
+        ...
+
+    def grams(self, by: str = "tensor") -> tuple[tuple[str, ...], Tensor]:
+        """(names [L], [L, K, K]): Grams of groups of parameters, by ``"tensor"`` or ``"layer"``; they add up to
+        ``gram``."""
+        ...
+
+    def apply_grouped(self, weights: Tensor, by: str = "tensor") -> None:
+        """weights [L, K]: each group of ``grams(by)`` gets its own combination."""
+        ...
+
+    def cross_gram(self, first: int, second: int) -> Tensor:
+        """[K, K]: task gradients of one batch of the step times those of another."""
+        ...
+
+    @property
+    def representation(self) -> AtRepresentation:
+        """The gradients at the shared representation. Raises EngineRefused where there is none."""
         ...

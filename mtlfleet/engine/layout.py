@@ -1,43 +1,100 @@
-"""Which parameter sits where: a flat vector of P numbers, padded and cut into one shard of n per rank."""
+"""Which parameter sits where: a flat vector of P numbers, cut into buckets, and each bucket into one part per rank."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+LARGEST = 1_048_576  # numbers in a bucket: beyond this a longer message is no faster
+
+
+class Piece(NamedTuple):
+    """A stretch of one parameter that lies in one bucket; all offsets count numbers."""
+
+    bucket: int
+    at: int  # in the bucket
+    start: int  # in the parameter
+    stop: int
+
 
 @dataclass(frozen=True)
 class Layout:
-    """Parameters in a fixed order, flattened; ``shard`` = n = ceil(P / world), ``padded`` = n * world >= P.
+    """Parameters in a fixed order, flattened; ``padded`` = P rounded up to whole columns of every rank.
 
-    The order is the model's own and equal on every rank, so a column of the Gram means the same parameter everywhere.
+    Bucket b is ``flat[b * bucket : (b + 1) * bucket]``; rank r owns its r-th part of ``world`` equal ones, and a
+    rank's shard
+    is those parts, bucket after bucket: ``shard`` = n numbers. The order is equal on every rank, so a column of the
+    shard
+    means the same parameter everywhere that the same bucket size is used.
     """
 
     parameters: tuple[nn.Parameter, ...]
+    names: tuple[str, ...]
     offsets: tuple[int, ...]
     size: int
-    shard: int
     world: int
+    bucket: int
 
     @classmethod
-    def of(cls, parameters: Sequence[nn.Parameter], world: int) -> Layout:
+    def of(
+        cls, parameters: Sequence[nn.Parameter], world: int, *, names: Sequence[str] = (), bucket: int | None = None
+    ) -> Layout:
+        """With no ``bucket`` all parameters are one."""
         offsets, size = [], 0
         for parameter in parameters:
             offsets.append(size)
             size += parameter.numel()
-        return cls(tuple(parameters), tuple(offsets), size, -(-size // world), world)
+        padded = -(-size // world) * world
+        chosen = padded if bucket is None else max(world, bucket // world * world)
+        return cls(tuple(parameters), tuple(names), tuple(offsets), size, world, min(chosen, padded))
 
     @property
     def padded(self) -> int:
         return self.shard * self.world
 
-    def empty(self) -> Tensor:
-        """A zeroed flat vector [padded] on the parameters' device; float32, or the parameters' type if wider."""
-        first = self.parameters[0]
-        return torch.zeros(self.padded, device=first.device, dtype=torch.promote_types(first.dtype, torch.float32))
+    @property
+    def shard(self) -> int:
+        return -(-self.size // self.world)
+
+    @property
+    def buckets(self) -> int:
+        return -(-self.padded // self.bucket) if self.bucket else 0
+
+    def span(self, bucket: int) -> tuple[int, int]:
+        """Where a bucket starts and stops in the flat vector; the last one may be shorter."""
+        return bucket * self.bucket, min((bucket + 1) * self.bucket, self.padded)
+
+    def pieces(self, index: int) -> Iterator[Piece]:
+        """The stretches of parameter ``index``, bucket after bucket."""
+        offset, start, size = self.offsets[index], 0, self.parameters[index].numel()
+        while start < size:
+            bucket, at = divmod(offset + start, self.bucket)
+            stop = min(size, start + self.bucket - at)
+            yield Piece(bucket, at, start, stop)
+            start = stop
+
+    def columns(self, rank: int) -> Iterator[tuple[int, int, int, int]]:
+        """(parameter, first of its numbers, column of the shard, how many) for every stretch that ``rank`` owns."""
+        for index in range(len(self.parameters)):
+            for bucket, at, start, stop in self.pieces(index):
+                first, last = self.span(bucket)
+                part = (last - first) // self.world
+                low, high = max(at, rank * part), min(at + stop - start, (rank + 1) * part)
+                if low < high:
+                    yield index, start + low - at, first // self.world + low - rank * part, high - low
+
+    def dtype(self) -> torch.dtype:
+        """float32, or the parameters' type if wider."""
+        return torch.promote_types(self.parameters[0].dtype, torch.float32)
+
+    def empty(self, *rows: int, of: int | None = None) -> Tensor:
+        """A zeroed tensor [*rows, padded] (or [*rows, of]) on the parameters' device."""
+        size = self.padded if of is None else of
+        return torch.zeros(*rows, size, device=self.parameters[0].device, dtype=self.dtype())
 
     def pack(self, gradients: Sequence[Tensor | None], into: Tensor) -> Tensor:
         """Copy gradients (None = zeros) into the flat vector ``into`` [padded]; the padding stays zero."""
@@ -50,14 +107,19 @@ class Layout:
         return into
 
     def pack_from(self, first: int, gradients: Sequence[Tensor | None], into: Tensor) -> None:
-        """Copy gradients of the parameters from position ``first`` on into ``into``; None leaves what is there."""
+        """Add gradients of the parameters from position ``first`` on to ``into``; None leaves what is there."""
         for place, gradient in enumerate(gradients, first):
             if gradient is not None:
                 offset = self.offsets[place]
-                into[offset : offset + gradient.numel()] = gradient.reshape(-1)
+                into[offset : offset + gradient.numel()] += gradient.reshape(-1)
 
     def write(self, flat: Tensor) -> None:
-        """Set ``.grad`` of every parameter from the flat vector [padded], in the parameter's own type."""
+        """Set ``.grad`` of every parameter to its view of the flat vector [padded], in the parameter's own type."""
         for parameter, offset in zip(self.parameters, self.offsets, strict=True):
             piece = flat[offset : offset + parameter.numel()].view_as(parameter)
-            parameter.grad = piece.to(parameter.dtype) if piece.dtype != parameter.dtype else piece.clone()
+            parameter.grad = piece if piece.dtype == parameter.dtype else piece.to(parameter.dtype)
+
+
+def bucket_size(size: int, world: int) -> int:
+    """Numbers in a bucket so that three in flight, sent and received, fit in P and messages stay long."""
+    return min(LARGEST, max(world, size // 8))

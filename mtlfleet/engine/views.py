@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mtlfleet.engine.backward import Gradients, sequential, weighted
-from mtlfleet.engine.discovery import Reach
+from mtlfleet.engine.backward import Graph
+from mtlfleet.engine.collect import Collector, Plan
 from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.gradients import Gram, Losses, Rows, Weights
-from mtlfleet.engine.layout import Layout
+from mtlfleet.engine.outcome import NonFinite, Outcome
+from mtlfleet.engine.products import block_gram, combine, group_grams
+from mtlfleet.engine.representation import Representation, refuse_without
 
-PIECE = 1_048_576  # numbers: K gradients that fit in this travel together, larger ones task by task
-BLOCK = 65_536  # columns of a float64 Gram block: small enough to stay in cache, large enough for a real gemm
+RIDES = 65_536  # gradients of task parameters that fit in the Gram's message
+
+__all__ = ["NonFinite", "StepGradients", "block_gram"]
 
 
-class NonFinite(ArithmeticError):
-    """A loss or a task gradient is NaN or infinite, on some rank; raised on all of them."""
+@dataclass
+class Held:
+    """What micro-batches before this one have left: rows [K, n], task parameters' sums, losses [K]."""
 
-
-def block_gram(rows: Tensor) -> Tensor:
-    """rows [K, n] -> [K, K] in float64, block of columns after block: float32 sums lose up to 1e-3 at P = 2e7."""
-    gram = torch.zeros(rows.shape[0], rows.shape[0], dtype=torch.float64, device=rows.device)
-    for start in range(0, rows.shape[1], BLOCK):
-        block = rows[:, start : start + BLOCK].to(torch.float64)
-        gram += block @ block.T
-    return gram.cpu()
+    rows: Tensor
+    own: Tensor | None
+    losses: Losses
 
 
 class StepGradients:
@@ -35,25 +35,32 @@ class StepGradients:
 
     def __init__(
         self,
-        graph: Mapping[str, Tensor],
+        graph: Graph,
         losses: Losses,
-        reach: Reach,
-        layouts: tuple[Layout, Layout | None],
+        plan: Plan,
         exchange: Exchange,
         heads: str,
+        somewhere: Sequence[bool],
+        buffer: Tensor | None = None,
+        behind: bool = False,
+        held: Held | None = None,
     ) -> None:
         self._graph = graph
-        self._reach = reach
-        self._layout, self._own = layouts
+        self._plan = plan
         self._exchange = exchange
         self._heads = heads
+        self._collector = Collector(plan, exchange, somewhere)
+        self.buffer = buffer
+        self.batches: tuple[StepGradients, ...] = (self,)
+        self._behind = behind  # one tensor is known, on all ranks, behind which all that is shared lies
+        self._representation: Representation | None = None
         self._rows: Tensor | None = None
-        self._own_local: Tensor | None = None  # this rank's, not yet averaged
-        self._own_flat: Tensor | None = None
-        self._direction: Tensor | None = None
+        self._seen = False  # a method holds the rows: they are not written to
+        self._out = Outcome(graph, plan, exchange, heads)
         self.weights: Tensor | None = None
         self.seen_gram: Tensor | None = None
-        self.losses = losses
+        self._held = held
+        self.losses = losses if held is None else Losses(losses + held.losses)
 
     def gram(self) -> Gram:
         """[K, K]: each rank's float64 partial sum over its columns, then one all-reduce of K * K numbers.
@@ -61,106 +68,140 @@ class StepGradients:
         Task gradients of heads ride along when they are few: one message less.
         """
         if self.seen_gram is None:
-            partial = block_gram(self.rows())
-            own = self._own_local
-            if own is not None and own.numel() <= BLOCK:
-                told = self._exchange.total(torch.cat([partial.flatten(), own.cpu().to(torch.float64)]))
-                self._own_flat = (told[partial.numel() :] / self._exchange.world).to(own.dtype).to(own.device)
-                self._own_local = None
-                self.seen_gram = told[: partial.numel()].view_as(partial)
-            else:
-                self.seen_gram = self._exchange.total(partial)
-            if not torch.isfinite(self.seen_gram).all():
-                raise NonFinite("a task gradient is not finite")
+            partial = block_gram(self._collected())
+            self.seen_gram = self._agree(partial)
         return Gram(self.seen_gram)
 
-    def rows(self) -> Rows:
-        """[K, n]: K backwards; a task's flat gradient is exchanged before the next one is taken, unless all are
-        small."""
+    @property
+    def way(self) -> str:
+        """How the gradients were computed, in a word or two."""
+        if self._representation is not None and self._representation.used:
+            return "from the representation"
         if self._rows is None:
-            self._collect()
-        assert self._rows is not None
-        return Rows(self._rows)
+            return "weighted"
+        if self._plan.chunk:
+            return f"batched, {self._plan.chunk} tasks a pass"
+        return "sequential" if self._graph.z is None else "heads first"
 
     @property
-    def columns(self) -> range:
-        first = self._exchange.rank * self._layout.shard
-        return range(first, first + self._layout.shard)
+    def representation(self) -> Representation:
+        """The gradients at the representation. Raises EngineRefused when the model shows none that all tasks share."""
+        if self._representation is None:
+            refuse_without(self._behind, "the method")
+            self._representation = Representation(self._graph, self._exchange, self._out)
+        return self._representation
 
-    def _collect(self) -> None:
-        tasks, layout = len(self._reach.tasks), self._layout
-        together = tasks * layout.padded <= PIECE
-        flat = layout.empty()
-        rows = flat.new_zeros(tasks, layout.padded if together else layout.shard)
-        own_flat = self._own.empty() if self._own is not None else None
-        cursor = 0
+    def cross_gram(self, first: int, second: int) -> Tensor:
+        """[K, K]: products of the task gradients of batch ``first`` (rows) with those of batch ``second`` (columns)."""
+        one, two = self.batches[first], self.batches[second]
+        return self._agree(block_gram(one.rows(), two.rows()), scale=1.0)
 
-        def deliver(k: int, _task: str, shared: Gradients, own: Gradients) -> None:
-            nonlocal cursor
-            if together:
-                layout.pack(shared, rows[k])
-            else:
-                rows[k] = self._exchange.reduce(layout.pack(shared, flat))
-            if self._own is not None and own_flat is not None:
-                self._own.pack_from(cursor, own, own_flat)
-            cursor += len(own)
+    def grams(self, by: str = "tensor") -> tuple[tuple[str, ...], Tensor]:
+        """(names [L], [L, K, K]): the Gram of each parameter (``"tensor"``) or of each module (``"layer"``).
 
-        sequential(self._graph, self._reach, deliver)
-        self._rows = self._exchange.reduce_rows(rows) if together else rows
-        self._own_local = own_flat
+        They add up to the whole model's; all of them travel in one all-reduce.
+        """
+        names, stretches = self._groups(by)
+        found = self._agree(group_grams(self._collected(), stretches))
+        if self.seen_gram is None:
+            self.seen_gram = found.sum(0)
+        return names, found
 
-    def _average_own(self) -> None:
-        """Mean over ranks of the task parameters' gradients, if the Gram's message did not carry them."""
-        if self._own_local is not None:
-            self._own_flat = self._exchange.mean(self._own_local)
-            self._own_local = None
+    def _groups(self, by: str) -> tuple[tuple[str, ...], list[list[tuple[int, int]]]]:
+        if by not in ("tensor", "layer"):
+            raise ValueError(f"groups are by 'tensor' or 'layer'; found {by!r}")
+        layout = self._plan.layout
+        of = [name if by == "tensor" else name.rpartition(".")[0] for name in layout.names]
+        names = tuple(dict.fromkeys(reversed(of)))
+        found: dict[str, list[tuple[int, int]]] = {name: [] for name in names}
+        for index, _, column, size in layout.columns(self._exchange.rank):
+            found[of[index]].append((column, size))
+        return names, [found[name] for name in names]
+
+    def _agree(self, partial: Tensor, scale: float | None = None) -> Tensor:
+        """Sum over ranks, unscaled. Raises NonFinite on all of them when it is not finite."""
+        own = self._out.own_local
+        if own is not None and own.numel() <= RIDES:
+            told = self._exchange.total(torch.cat([partial.flatten(), own.cpu().to(torch.float64)]))
+            self._out.own = told[partial.numel() :].to(own.dtype).to(own.device)
+            self._out.own_local = None
+            found = told[: partial.numel()].view_as(partial)
+        else:
+            found = self._exchange.total(partial)
+        if not torch.isfinite(found).all():
+            raise NonFinite("a task gradient is not finite")
+        carried = scale if scale is not None else 1.0 if self._seen else self._graph.scale
+        return found if carried == 1.0 else found / carried**2
+
+    def rows(self) -> Rows:
+        """[K, n]: this rank's columns. They are the method's to read during this step; what it keeps, it copies."""
+        if not self._seen:
+            found = self._collected()
+            if self._graph.scale != 1.0:
+                found.mul_(1.0 / self._graph.scale)
+            self._seen = True
+        return Rows(self._collected())
+
+    @property
+    def columns(self) -> Tensor:
+        """int64 [n]: where in the flattened shared gradient each column of the rows lies; padding beyond its end."""
+        layout = self._plan.layout
+        places = torch.arange(layout.size, layout.size + layout.shard)
+        for index, start, column, size in layout.columns(self._exchange.rank):
+            first = layout.offsets[index] + start
+            places[column : column + size] = torch.arange(first, first + size)
+        return places
+
+    def _collected(self) -> Tensor:
+        """The rows as they came, times the loss scale unless a method has asked for them."""
+        if self._rows is None:
+            held = self._held
+            own = self._plan.own.empty() if self._plan.own is not None else None
+            if held is not None:
+                own, self.buffer = held.own, held.rows
+            self._rows = self.buffer = self._collector.run(self._graph, self.buffer, own, add=held is not None)
+            self._out.own_local = own
+        return self._rows
+
+    def hold(self) -> Held:
+        """Keep what there is so far for the next micro-batch, this one's gradients included."""
+        return Held(self._collected(), self._out.own_local, self.losses)
 
     def apply(self, weights: Weights) -> None:
         """From the rows if they were asked for, else by one ordinary backward and one all-reduce."""
         self.weights = weights.detach().to(torch.float64)
-        if self._rows is not None:
-            combined = torch.mv(self._rows.t(), self.weights.to(self._rows.dtype).to(self._rows.device))
-            self._direction = self._exchange.gather(combined)
-            if self._heads == "weighted":
-                self._average_own()
-                self._scale_own()
+        if self._held is not None:
+            self._collected()
+        if self._rows is None:
+            by_task = {task: float(w) for task, w in zip(self._graph.reach.tasks, self.weights, strict=True)}
+            self._out.backward(by_task)
             return
-        by_task = {task: float(w) for task, w in zip(self._reach.tasks, self.weights, strict=True)}
-        shared, own = weighted(self._graph, self._reach, by_task, self._heads)
-        flat = self._layout.pack(shared, self._layout.empty())
-        if self._own is None:
-            self._direction = self._exchange.mean(flat)
-            return
-        joined = self._exchange.mean(torch.cat([flat, self._own.pack(own, self._own.empty()).to(flat.dtype)]))
-        self._direction, self._own_flat = joined[: flat.numel()], joined[flat.numel() :]
+        told = self.weights if self._seen else self.weights / self._graph.scale
+        self._out.gather(combine(self._rows, told, in_place=not self._seen))
+        if self._heads == "weighted":
+            self._out.scale_own(self.weights)
+        if self.seen_gram is not None:
+            self._out.norm = float((self.weights @ self.seen_gram @ self.weights).clamp_min(0).sqrt())
 
-    def _scale_own(self) -> None:
-        if self._own is None or self._own_flat is None or self.weights is None:
-            return
-        cursor = 0
-        for k, task in enumerate(self._reach.tasks):
-            size = sum(parameter.numel() for parameter in self._reach.own[task])
-            self._own_flat[cursor : cursor + size] *= float(self.weights[k])
-            cursor += size
+    def apply_grouped(self, weights: Tensor, by: str = "tensor") -> None:
+        """weights [L, K], in the order of ``grams(by)``: each group of parameters gets its own combination."""
+        _, stretches = self._groups(by)
+        rows = self.rows()
+        direction = rows.new_zeros(rows.shape[1])
+        for mine, group in zip(weights, stretches, strict=True):
+            for start, size in group:
+                direction[start : start + size] = combine(rows[:, start : start + size], mine, in_place=False)
+        self.write(direction)
 
     def write(self, direction: Tensor) -> None:
         """This rank's columns [n] of the shared gradient, gathered from all ranks."""
-        self._direction = self._exchange.gather(direction)
+        self._out.gather(direction)
 
-    def finish(self) -> Tensor:
-        """Set ``.grad`` of shared and task parameters; gives the shared gradient [padded].
+    def finish(self) -> float:
+        """Set ``.grad`` of shared and task parameters; gives the norm of the shared gradient.
 
         Raises NonFinite when anything that would be written is not finite; then nothing is written.
         """
-        if self._direction is None:
-            raise RuntimeError("the method wrote no gradient: it must call apply or write exactly once")
-        self._average_own()
-        finite = torch.isfinite(self._direction).all()
-        if self._own_flat is not None:
-            finite = finite & torch.isfinite(self._own_flat).all()
-        if not bool(finite):
-            raise NonFinite("the combined gradient is not finite")
-        self._layout.write(self._direction)
-        if self._own is not None and self._own_flat is not None:
-            self._own.write(self._own_flat)
-        return self._direction
+        if self._representation is not None and self.weights is None:
+            self.weights = self._representation.weights
+        return self._out.finish()

@@ -1,4 +1,4 @@
-"""Four families of methods, told apart by what they look at. That decides cost, memory, tests and docs.
+"""Families of methods, told apart by what they look at. That decides cost, memory, tests and docs.
 
 A method is a frozen dataclass: its fields are its hyper-parameters, the study file's keys and part of a trial's key.
 Its state is a value: ``init`` makes it, ``step`` returns the next one, nothing hides in ``self``. The engine calls
@@ -30,6 +30,7 @@ __all__ = [
     "Needs",
     "OptimizerState",
     "OutOfDomain",
+    "RepresentationWeighting",
     "Rows",
     "Step",
     "TaskGradients",
@@ -63,10 +64,11 @@ class Method(ABC, Generic[S]):
     Class-level literals (read without importing): ``heads`` says whether task-specific parameters receive the plain
     gradient of their own loss (``"unweighted"``) or that gradient times the task's weight (``"weighted"``);
     ``presets`` names conventions of a source, ``{"nash": {"c": 0.4}}`` for ``cagrad@nash``; ``single_task`` marks the
-    single-task reference; ``needs_reforward`` marks methods that want the same batch's losses again after the
-    optimizer's step, through ``observe``; ``owns_update`` those whose direction is the update itself, for plain SGD to
-    apply; ``shards`` names packed state fields that hold this rank's columns, of which a checkpoint keeps every rank's.
-    A method whose sources disagree on ``heads`` makes it a hyper-parameter; it is read from the instance.
+    single-task reference; ``batches`` is how many batches a step looks at (``grads.batches``, ``grads.cross_gram``; the
+    last one's gradient is written); ``observes`` asks for the same batch's losses after the optimizer's step;
+    ``owns_update`` marks those whose direction is the update itself, for plain SGD to apply; ``shards`` names packed
+    state fields that hold this rank's columns, of which a checkpoint keeps every rank's. A method whose sources
+    disagree on ``heads`` makes it a hyper-parameter; it is read from the instance.
     """
 
     name: ClassVar[str] = ""
@@ -74,7 +76,7 @@ class Method(ABC, Generic[S]):
     heads: ClassVar[str] = "unweighted"
     batches: ClassVar[int] = 1
     single_task: ClassVar[bool] = False
-    needs_reforward: ClassVar[bool] = False
+    observes: ClassVar[bool] = False
     owns_update: ClassVar[bool] = False
     shards: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -87,9 +89,8 @@ class Method(ABC, Generic[S]):
     def step(self, grads: TaskGradients, state: S, at: Step) -> tuple[S, str]:
         """Look at ``grads``, write the shared gradient through it, give the next state and the solver's word."""
 
-    def observe(self, before: Losses, after: Losses, state: S) -> S:  # noqa: ARG002
-        """The next state from one batch's losses [K] before and after the optimizer's step: called once per step that
-        was taken, for methods that say ``needs_reforward``."""
+    def observe(self, before: Losses, after: Losses, state: S, at: Step) -> S:  # noqa: ARG002
+        """Losses [K] of the global batch before and after the optimizer's step -> the next state, if ``observes``."""
         return state
 
     def pack(self, state: S) -> dict[str, Any] | None:
@@ -159,14 +160,33 @@ class GramWeighting(Method[S]):
         return decision.state, decision.status
 
 
+class RepresentationWeighting(Method[S]):
+    """Weights from the Gram of the gradients at the representation: K passes through heads, one through the trunk.
+
+    ``convention``: ``"concat"`` (samples side by side) or ``"batch_sum"``; a hyper-parameter where sources disagree.
+    """
+
+    needs: ClassVar[Needs] = Needs.REPRESENTATION
+    convention: str = "concat"
+
+    @abstractmethod
+    def weigh(self, gram: Gram, losses: Losses, state: S, at: Step) -> Decision:
+        """gram [K, K] float64, positive semi-definite; losses [K] -> weights [K]."""
+
+    def step(self, grads: TaskGradients, state: S, at: Step) -> tuple[S, str]:
+        decision = self.weigh(grads.representation.gram(self.convention), grads.losses, state, at)
+        grads.representation.apply(decision.weights)
+        return decision.state, decision.status
+
+
 class Elementwise(Method[S]):
     """A rule for each coordinate: sees this rank's columns of all task gradients."""
 
     needs: ClassVar[Needs] = Needs.ROWS
 
     @abstractmethod
-    def merge(self, rows: Rows, columns: range, state: S, at: Step) -> tuple[Tensor, S]:
-        """rows [K, n], this rank's ``columns`` of all of them -> [n]."""
+    def merge(self, rows: Rows, columns: Tensor, state: S, at: Step) -> tuple[Tensor, S]:
+        """rows [K, n]; ``columns`` int64 [n] are their places in the flattened shared gradient -> [n]."""
 
     def step(self, grads: TaskGradients, state: S, at: Step) -> tuple[S, str]:
         merged, state = self.merge(grads.rows(), grads.columns, state, at)

@@ -19,16 +19,16 @@ def _shifted(x: Tensor, bits: int) -> Tensor:
     return x ^ ((x >> bits) & ((1 << (64 - bits)) - 1))
 
 
-def uniform(key: int, columns: range, device: torch.device | str = "cpu") -> Tensor:
+def uniform(key: int, columns: Tensor, device: torch.device | str = "cpu") -> Tensor:
     """[n] float64 inside (0, 1): output i of the SplitMix64 generator seeded with ``key``, for i in ``columns``.
 
     A counter-based generator (Steele, Lea and Flood, OOPSLA 2014): no state, so any piece can be drawn anywhere.
 
-    >>> whole = uniform(7, range(10))
-    >>> torch.equal(whole[4:7], uniform(7, range(4, 7)))
+    >>> whole = uniform(7, torch.arange(10))
+    >>> torch.equal(whole[4:7], uniform(7, torch.arange(4, 7)))
     True
     """
-    x = torch.arange(columns.start + 1, columns.stop + 1, device=device, dtype=torch.int64)
+    x = columns.to(device, torch.int64) + 1
     x = x * GOLDEN + _signed(key & ((1 << 64) - 1))
     x = _shifted(_shifted(x, 30) * FIRST, 27) * SECOND
     bits = (_shifted(x, 31) >> 11) & ((1 << 53) - 1)

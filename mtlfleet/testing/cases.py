@@ -64,9 +64,9 @@ def advance(method: AnyMethod, case: Case, state: Any, at: Step) -> tuple[Tensor
     """One step: the shared gradient [P] that the method writes, its next state, its word."""
     grads = DenseGradients(case.jacobian, case.losses)
     state, status = method.step(grads, state, at)
-    if method.needs_reforward:  # a batch whose tasks improved, each by another part
+    if method.observes:  # a batch whose tasks improved, each by another part
         part = torch.linspace(0.9, 0.99, case.tasks, dtype=torch.float64)
-        state = method.observe(grads.losses, Losses(grads.losses * part), state)
+        state = method.observe(grads.losses, Losses(grads.losses * part), state, at)
     return grads.direction(), state, status
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mtlfleet.datasets.base import Split
-from mtlfleet.engine import GradientEngine
+from mtlfleet.engine import GradientEngine, average_buffers, kept_buffers
 from mtlfleet.engine.contract import Context
 from mtlfleet.plan.streams import stream
 from mtlfleet.plan.trial import Trial
@@ -173,7 +173,10 @@ class TrialRun:
         set_learning_rate(self.optimizer, learning_rate(recipe, step, self.total))
         # Dropout and its kin draw from torch's global generator: it is set for this step, so a resumed run draws alike.
         seed_torch(stream(self.trial.seed, "forward", step, self.comm.rank), self.comm.device)
-        info = self.engine.step(self._losses(step), epoch=self.feed.epoch(step))
+        batches = self.engine.batches
+        forwards = [self._losses(step * batches + place, step) for place in range(batches)]
+        losses, features = [given for given, _ in forwards], [z for _, z in forwards]
+        info = self.engine.step(losses, epoch=self.feed.epoch(step), features=features)
         self.position.step += 1
         if info.skipped:
             self.position.skips += 1
@@ -185,6 +188,8 @@ class TrialRun:
             self.engine.clip_(recipe.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.engine.observes:
+            self._observe(step)
         # The engine's tasks are sorted by name; the trial's are in the dataset's order.
         at = {task: k for k, task in enumerate(info.tasks)}
         for k, task in enumerate(self.feed.tasks):
@@ -193,15 +198,25 @@ class TrialRun:
         if self.writer is not None and self.position.step % recipe.log_every == 0:
             self.telemetry.write(self.writer, self.position.step, info)
 
-    def _losses(self, step: int) -> dict[str, Tensor]:
-        """Scalar losses by task, scaled so that their mean over ranks is the mean over the global batch."""
-        part = self.feed.at(step)
+    def _observe(self, step: int) -> None:
+        """The step's losses again, after it: same samples, same dropout, and running statistics as if nothing had
+        been."""
+        seed_torch(stream(self.trial.seed, "forward", step, self.comm.rank), self.comm.device)
+        with torch.no_grad(), kept_buffers(self.parts.model):
+            place = step * self.engine.batches + self.engine.batches - 1
+            self.engine.observe(self._losses(place, step)[0], epoch=self.feed.epoch(step))
+
+    def _losses(self, place: int, step: int) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Scalar losses by task of the feed's batch ``place``, scaled so that their mean over ranks is the mean over
+        the
+        global batch; and the representation, if the model shows one."""
+        part = self.feed.at(place)
         counts = None
         if not part.fully_labelled:
             local = torch.tensor([int(part.batch.present[task].sum()) for task in self.feed.tasks], dtype=torch.float64)
             counts = (local, self.comm.total(local.clone()))
         if len(part.batch) == 0:
-            return {}
+            return {}, None
         batch = part.batch.to(self.comm.device)
         output = self.parts.model(batch, self._context(step))
         losses = {}
@@ -211,10 +226,11 @@ class TrialRun:
                 share = float(counts[0][k] / counts[1][k]) if counts[1][k] else 0.0
             loss = self.parts.dataset.loss(task, output.predictions[task.name], batch)
             losses[task.name] = loss * (share * self.comm.world)
-        return losses
+        return losses, output.features.get("shared")
 
     def _evaluate(self) -> None:
         """Validation metrics; keep the weights if no earlier checkpoint was better."""
+        average_buffers(self.parts.model, self.engine.exchange)
         found = self._measure(Split.VAL)
         score = mean_skill(found, self.parts.tasks)
         if score > self.position.best_score:

@@ -46,8 +46,8 @@ def test_two_ranks_equal_one_for_every_method(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["adatask", "graddrop", "druw"])
 def test_two_ranks_resume_bit_equal(method: str, tmp_path: Path) -> None:
     """State that lives in shards comes back to the rank it belongs to; draws are those of the undisturbed run."""
-    straight = crew(2, trials.interrupted, method, str(tmp_path / "straight"), 0)
-    resumed = crew(2, trials.interrupted, method, str(tmp_path / "resumed"), 3)
+    straight = crew(2, rank_trials.interrupted, method, str(tmp_path / "straight"), 0)
+    resumed = crew(2, rank_trials.interrupted, method, str(tmp_path / "resumed"), 3)
     for rank in range(2):
         assert all(torch.equal(straight[rank][n], resumed[rank][n]) for n in straight[rank]), rank
 
@@ -56,4 +56,4 @@ def test_a_method_with_moments_of_its_own_refuses_another_optimizer(tmp_path: Pa
     site = Site(tmp_path, "ranks")
     for recipe, said in (({"optimizer": "adam"}, "adam"), ({"momentum": 0.9}, "momentum 0.9")):
         with pytest.raises(OutOfDomain, match=said):
-            TrialRun(trials.trial("adatask", **recipe), site, Communicator()).begin()
+            TrialRun(rank_trials.trial("adatask", **recipe), site, Communicator()).begin()

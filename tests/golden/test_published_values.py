@@ -139,7 +139,7 @@ def test_famo_first_step_and_first_observation() -> None:
     famo, losses = FAMO(gamma=0.0), as_losses(1, 4)
     weights, state, _ = famo.weigh(losses, famo.init(2), Step())
     assert weights.tolist() == pytest.approx([0.8, 0.2])
-    after = famo.observe(losses, as_losses(0.9, 3.9), state)
+    after = famo.observe(losses, as_losses(0.9, 3.9), state, Step())
     assert (after.first / 0.1).tolist() == pytest.approx([0.020011, -0.020011], abs=6e-7)
     assert after.value.tolist() == pytest.approx([-0.025, 0.025], abs=1e-7)
 

@@ -43,7 +43,7 @@ class GradDrop(Elementwise[None]):
         """Raises OutOfDomain when ``leak`` is not one number per task."""
         preference(self.leak, tasks)
 
-    def merge(self, rows: Rows, columns: range, state: None, at: Step) -> tuple[Tensor, None]:  # noqa: ARG002
+    def merge(self, rows: Rows, columns: Tensor, state: None, at: Step) -> tuple[Tensor, None]:  # noqa: ARG002
         total = rows.abs().sum(dim=0)
         purity = torch.where(total > 0, rows.clamp_min(0).sum(dim=0) / total, 0.5)
         drawn = uniform(stream(at.seed, "graddrop", at.number), columns, rows.device)

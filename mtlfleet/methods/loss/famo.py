@@ -1,5 +1,4 @@
-"""FAMO, complete but not registered: the trainer does not yet run the batch again after the optimizer's step, and
-without that the weights never move. Once it calls ``observe``, decorating the class with ``@method("famo")`` is all."""
+"""FAMO: weights that follow how fast each task's loss fell in the step just taken."""
 
 from __future__ import annotations
 
@@ -9,11 +8,12 @@ from typing import Annotated, Any, ClassVar
 import torch
 from annotated_types import Ge, Gt
 
-from mtlfleet.methods.base import Decision, Losses, LossWeighting, OutOfDomain, Step, Weights
+from mtlfleet.methods.base import Decision, Losses, LossWeighting, OutOfDomain, Step, Weights, method
 from mtlfleet.methods.private import Private
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@method("famo")
+@dataclass(frozen=True, kw_only=True)
 class FAMO(LossWeighting[Private]):
     r"""Weights under which all tasks improve at about one rate, at the price of one more forward pass.
 
@@ -34,11 +34,11 @@ class FAMO(LossWeighting[Private]):
     >>> weights, state, _ = famo.weigh(before, famo.init(2), Step())
     >>> weights
     tensor([0.8000, 0.2000], dtype=torch.float64)
-    >>> famo.observe(before, Losses(torch.tensor([0.9, 3.9], dtype=torch.float64)), state).value
+    >>> famo.observe(before, Losses(torch.tensor([0.9, 3.9], dtype=torch.float64)), state, Step()).value
     tensor([-0.0250,  0.0250], dtype=torch.float64)
     """
 
-    needs_reforward: ClassVar[bool] = True
+    observes: ClassVar[bool] = True
 
     lr_w: Annotated[float, Gt(0)] = 0.025
     gamma: Annotated[float, Ge(0)] = 1e-3
@@ -59,7 +59,7 @@ class FAMO(LossWeighting[Private]):
         share = torch.softmax(state.value, dim=0) / (losses - self.lower + self.eps)
         return Decision(Weights(share / share.sum()), state)
 
-    def observe(self, before: Losses, after: Losses, state: Private) -> Private:
+    def observe(self, before: Losses, after: Losses, state: Private, at: Step) -> Private:  # noqa: ARG002
         self._above(after, None)
         z = torch.softmax(state.value, dim=0)
         delta = torch.log(before - self.lower + self.eps) - torch.log(after - self.lower + self.eps)

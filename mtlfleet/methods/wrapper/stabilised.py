@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from mtlfleet import registry
+from mtlfleet.engine.gradients import AtRepresentation
 from mtlfleet.linalg.gram import clip
 from mtlfleet.methods.arrays import as_array, as_weights
 from mtlfleet.methods.base import (
@@ -45,7 +46,7 @@ class Listening:
         self.weights: Tensor | None = None
 
     @property
-    def columns(self) -> range:
+    def columns(self) -> Tensor:
         return self.grads.columns
 
     def gram(self) -> Gram:
@@ -54,6 +55,20 @@ class Listening:
     def rows(self) -> Rows:
         rows = self.grads.rows()
         return Rows(rows * self.inverse[:, None].to(rows))
+
+    def grams(self, by: str = "tensor") -> tuple[tuple[str, ...], Tensor]:
+        names, each = self.grads.grams(by)
+        return names, each * (self.inverse[:, None] * self.inverse[None, :])
+
+    def cross_gram(self, first: int, second: int) -> Tensor:
+        raise OutOfDomain("stabilised looks at one batch a step; its method wants several")
+
+    @property
+    def representation(self) -> AtRepresentation:
+        raise OutOfDomain("stabilised works on task weights; its method weighs at the representation")
+
+    def apply_grouped(self, weights: Tensor, by: str = "tensor") -> None:  # noqa: ARG002
+        raise OutOfDomain("stabilised works on one weight per task; its method has one per group of parameters")
 
     def apply(self, weights: Weights) -> None:
         self.weights = weights * self.inverse
@@ -102,7 +117,7 @@ class Stabilised(Method[Smoothed]):
 
     def __post_init__(self) -> None:
         inner = self.inner
-        if inner.needs is Needs.ROWS or inner.needs_reforward or isinstance(inner, Stabilised):
+        if inner.needs is Needs.ROWS or inner.observes or isinstance(inner, Stabilised):
             raise OutOfDomain(
                 f"stabilised: `{self.use}` is no plain weighting of task gradients",
                 help="`mtlfleet methods list` shows families: use one of `loss` or `gram`",

@@ -1,0 +1,146 @@
+"""From graphs to rows: K passes, each task's gradient on its way to the ranks' shards before the next is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mtlfleet.engine.backward import Gradients, Graph, batched
+from mtlfleet.engine.buckets import Buckets
+from mtlfleet.engine.discovery import Reach
+from mtlfleet.engine.exchange import Exchange
+from mtlfleet.engine.layout import Layout, bucket_size
+
+TOGETHER = 1_048_576  # numbers: K gradients that fit in this travel in one message, larger ones bucket by bucket
+
+
+@dataclass
+class Plan:
+    """Where the numbers of one shape of graph go: the shared parameters' layout and the task parameters'."""
+
+    layout: Layout
+    own: Layout | None
+    buckets: Buckets | None  # None: small, all tasks in one message
+    chunk: int = 0  # tasks per batched pass; 0: one pass per task
+
+    @classmethod
+    def of(cls, reach: Reach, exchange: Exchange, chunk: int = 0) -> Plan:
+        """In the reverse of the model's order, which is about the order in which backward produces gradients."""
+        parameters, names = reach.shared[::-1], reach.shared_names[::-1]
+        own = Layout.of(reach.own_parameters, 1) if reach.own_parameters else None
+        layout = Layout.of(parameters, exchange.world, names=names)
+        if len(reach.tasks) * layout.padded <= TOGETHER:
+            return cls(layout, own, None, chunk)
+        layout = Layout.of(parameters, exchange.world, names=names, bucket=bucket_size(layout.size, exchange.world))
+        return cls(layout, own, Buckets(layout, exchange), chunk)
+
+    def fits(self, reach: Reach) -> bool:
+        """Whether the numbers of this graph go to the same places."""
+        own = self.own.parameters if self.own is not None else ()
+        same = [
+            p
+            for p, q in zip((*self.layout.parameters[::-1], *own), (*reach.shared, *reach.own_parameters), strict=False)
+            if p is q
+        ]
+        return len(same) == len(self.layout.parameters) + len(own) == len(reach.shared) + len(reach.own_parameters)
+
+
+class Collector:
+    """Fills rows [K, n] with this rank's columns of the averaged task gradients; ``own`` with its task parameters'
+    sums."""
+
+    def __init__(self, plan: Plan, exchange: Exchange, somewhere: Sequence[bool]) -> None:
+        self.plan = plan
+        self.exchange = exchange
+        self.somewhere = somewhere  # task k has a loss on some rank: a task that has none anywhere sends nothing
+
+    def run(self, graph: Graph, rows: Tensor | None, own: Tensor | None, *, add: bool = False) -> Tensor:
+        """``rows`` is overwritten, or with ``add`` summed up; None allocates. Gives the rows."""
+        if rows is None:
+            rows = self.plan.layout.empty(len(graph.reach.tasks), of=self.plan.layout.shard)
+        if self.plan.buckets is None:
+            found = self._together(graph, own)
+            if add:
+                return rows.add_(found)
+            return found
+        if self.plan.chunk:
+            self._in_chunks(graph, self.plan.buckets, rows, own, add)
+        else:
+            self._one_by_one(graph, self.plan.buckets, rows, own, add)
+        self.plan.buckets.drain()
+        return rows
+
+    def _keep(self, graph: Graph, k: int, gradients: Gradients, own: Tensor | None) -> None:
+        if own is not None and self.plan.own is not None:
+            cursor = sum(len(graph.reach.own[task]) for task in graph.reach.tasks[:k])
+            self.plan.own.pack_from(cursor, gradients, own)
+
+    def _together(self, graph: Graph, own: Tensor | None) -> Tensor:
+        """Small: every task into its row, then one exchange of all rows."""
+        layout = self.plan.layout
+        rows = layout.empty(len(graph.reach.tasks))
+        if self.plan.chunk:
+            for k, _, gradients in self._chunks(graph, own):
+                layout.pack(gradients, rows[k])
+            return self.exchange.reduce_rows(rows)
+        last = graph.last
+        for k, task, root, start, known in graph.roots():
+            if root is None:
+                self._keep(graph, k, known or (), own)
+                continue
+            mine = () if known is not None else graph.reach.own[task]
+            inputs = (*layout.parameters, *mine)
+            found = torch.autograd.grad(root, inputs, start, retain_graph=task != last, allow_unused=True)
+            layout.pack(found[: len(layout.parameters)], rows[k])
+            self._keep(graph, k, found[len(layout.parameters) :] if known is None else known, own)
+        return self.exchange.reduce_rows(rows)
+
+    def _chunks(self, graph: Graph, own: Tensor | None) -> Iterator[tuple[int, str, Gradients]]:
+        """(k, task, shared gradients) from batched passes; own gradients kept on the way."""
+        layout = self.plan.layout
+        mine = () if graph.z is not None else graph.reach.own_parameters
+        for k, task, gradients in batched(graph, (*layout.parameters, *mine), self.plan.chunk):
+            if graph.z is not None:
+                self._keep(graph, k, graph.heads()[task][1], own)
+            elif own is not None and self.plan.own is not None:
+                self.plan.own.pack_from(0, gradients[len(layout.parameters) :], own)
+            yield k, task, gradients[: len(layout.parameters)]
+
+    def _in_chunks(self, graph: Graph, buckets: Buckets, rows: Tensor, own: Tensor | None, add: bool) -> None:
+        upto = 0
+        for k, _, gradients in self._chunks(graph, own):
+            # Every rank sends task after task: what is absent here is sent as zeros in its turn.
+            for missing in range(upto, k):
+                self._absent(buckets, rows, missing, add)
+            buckets.add(rows[k], gradients, add=add)
+            upto = k + 1
+        for missing in range(upto, len(graph.reach.tasks)):
+            self._absent(buckets, rows, missing, add)
+
+    def _absent(self, buckets: Buckets, rows: Tensor, k: int, add: bool) -> None:
+        if self.somewhere[k]:
+            buckets.add(rows[k], (), add=add)
+        elif not add:
+            rows[k].zero_()
+
+    def _one_by_one(self, graph: Graph, buckets: Buckets, rows: Tensor, own: Tensor | None, add: bool) -> None:
+        last = graph.last
+        parameters = self.plan.layout.parameters
+        for k, task, root, start, known in graph.roots():
+            if root is None:
+                self._keep(graph, k, known or (), own)
+                self._absent(buckets, rows, k, add)
+                continue
+            mine = () if known is not None else graph.reach.own[task]
+            for parameter in mine:
+                parameter.grad = None
+            buckets.begin(rows[k], add=add)
+            with buckets.hooked():
+                torch.autograd.backward(root, start, retain_graph=task != last, inputs=[*parameters, *mine])
+            buckets.end()
+            self._keep(graph, k, [p.grad for p in mine] if known is None else known, own)
+            for parameter in mine:
+                parameter.grad = None

@@ -1,0 +1,50 @@
+"""What one step did, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What one step did. Tensors are CPU float64 and equal on every rank.
+
+    losses [K]; weights [K] or None (elementwise methods); gram [K, K] or None (not asked for); ``update_norm``
+    the Euclidean norm of the shared gradient; ``status`` the method's word; ``skipped`` when a non-finite number was
+    found,
+    in which case no ``.grad`` is set and the method's state is as before. ``bytes_sent`` by this rank in its
+    collectives.
+
+    ``backward`` says how the gradients were computed: ``"weighted"`` (one pass), ``"sequential"``, ``"heads first"``,
+    ``"batched"``, ``"factored"`` with the layers that were; ``approximation`` is None for exact steps, else ``"ub"``,
+    ``"sketch"`` or ``"stale"``. ``loss_scale`` is the factor the losses carried in half precision (1 without).
+    """
+
+    tasks: tuple[str, ...]
+    losses: Tensor
+    weights: Tensor | None
+    gram: Tensor | None
+    update_norm: float
+    status: str
+    skipped: bool
+    bytes_sent: int
+    backward: str = "sequential"
+    approximation: str | None = None
+    loss_scale: float = 1.0
+
+    @property
+    def norms(self) -> Tensor | None:
+        """[K] norms of the averaged task gradients."""
+        return None if self.gram is None else self.gram.diagonal().clamp_min(0).sqrt()
+
+    @property
+    def cosines(self) -> Tensor | None:
+        """[K, K] cosines between averaged task gradients; zero where a gradient is zero."""
+        norms = self.norms
+        if norms is None or self.gram is None:
+            return None
+        scale = norms[:, None] * norms[None, :]
+        return torch.where(scale > 0, self.gram / scale.clamp_min(torch.finfo(torch.float64).tiny), 0.0)

@@ -1,0 +1,192 @@
+"""What a method decided, on its way into ``.grad``: gathered from the ranks' shards, or one weighted backward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mtlfleet.engine.backward import Graph, weighted
+from mtlfleet.engine.collect import Plan
+from mtlfleet.engine.exchange import Exchange
+
+
+class NonFinite(ArithmeticError):
+    """A loss or a task gradient is NaN or infinite, on some rank; raised on all of them."""
+
+
+class Outcome:
+    """Shared direction and task parameters' gradients of one step."""
+
+    def __init__(self, graph: Graph, plan: Plan, exchange: Exchange, heads: str) -> None:
+        self._graph = graph
+        self._plan = plan
+        self._exchange = exchange
+        self._heads = heads
+        self._flat: Tensor | None = None  # [padded]
+        self._direct: list[Tensor] | None = None  # one process, one backward: gradients as autograd gave them
+        self.own_local: Tensor | None = None  # this rank's sum, times the loss scale
+        self.own: Tensor | None = None  # averaged, times the loss scale
+        self.norm: float | None = None
+        self._written = False  # the shared gradients are in place
+        self._scale = 1.0  # what is still to be divided out of the direction
+
+    def gather(self, shard: Tensor) -> None:
+        """This rank's n columns -> the whole direction; each bucket goes straight to its place."""
+        layout = self._plan.layout
+        if self._plan.buckets is None or self._exchange.world == 1:
+            self._flat = self._exchange.gather(shard)
+            return
+        self._flat = self._plan.buckets.flat
+        shard, works = shard.contiguous(), []
+        for bucket in range(layout.buckets):
+            first, last = layout.span(bucket)
+            mine = shard[first // layout.world : last // layout.world]
+            works.append(self._exchange.post_gather(mine, self._flat[first:last]))
+        for work in works:
+            work.wait()
+
+    def scale_own(self, weights: Tensor) -> None:
+        """Task parameters' gradients times their task's weight."""
+        self._average_own()
+        if self.own is None:
+            return
+        cursor = 0
+        for k, task in enumerate(self._graph.reach.tasks):
+            size = sum(parameter.numel() for parameter in self._graph.reach.own[task])
+            self.own[cursor : cursor + size] *= float(weights[k])
+            cursor += size
+
+    def _average_own(self) -> None:
+        """Mean over ranks of the task parameters' gradients, if the Gram's message did not carry them."""
+        if self.own_local is not None:
+            self.own = self._exchange.total(self.own_local)
+            self.own_local = None
+
+    def backward(self, weights: Mapping[str, float]) -> None:
+        """One pass of sum_k weights[k] * loss_k, averaged over ranks."""
+        total, plain = weighted(self._graph, weights, self._heads)
+        self._pass(total, None if total is None else self._graph.start(total), plain, self._graph.reach.own_parameters)
+
+    def from_representation(self, cotangent: Tensor, weights: Tensor | None) -> None:
+        """One pass that starts at the representation; the heads' gradients are there already."""
+        if self._plan.own is not None:
+            heads, own = self._graph.heads() if self._graph.z is not None else {}, self._plan.own.empty()
+            cursor = 0
+            for task in self._graph.reach.tasks:
+                self._plan.own.pack_from(cursor, heads[task][1] if task in heads else (), own)
+                cursor += len(self._graph.reach.own[task])
+            self.own_local = own
+        self._pass(self._graph.z, cotangent * self._graph.scale, None, ())
+        if weights is not None and self._heads == "weighted":
+            self.scale_own(weights)
+
+    def _pass(
+        self, root: Tensor | None, start: Tensor | None, plain: Tensor | None, mine: Sequence[nn.Parameter]
+    ) -> None:
+        """Gradients of all shared parameters and of ``mine``, averaged over ranks."""
+        self._scale = self._graph.scale
+        layout = self._plan.layout
+        if self._exchange.world > 1 and self._plan.buckets is not None:
+            self._bucketed(root, start, plain, mine)
+            return
+        inputs = (*layout.parameters, *mine)
+        found: Sequence[Tensor | None] = [None] * len(inputs)
+        if root is not None:
+            found = torch.autograd.grad(root, inputs, start, retain_graph=plain is not None, allow_unused=True)
+        shared, own = found[: len(layout.parameters)], found[len(layout.parameters) :]
+        if plain is not None:
+            own = torch.autograd.grad(plain, mine, self._graph.start(plain), allow_unused=True)
+        if self._exchange.world == 1:
+            pairs = zip(inputs, (*shared, *own), strict=True)
+            self._direct = [torch.zeros_like(p) if g is None else g for p, g in pairs]
+            return
+        flat = layout.pack(shared, layout.empty())
+        if self._plan.own is None or not mine:
+            self._flat = self._exchange.total(flat)
+            return
+        joined = torch.cat([flat, self._plan.own.pack(own, self._plan.own.empty()).to(flat.dtype)])
+        joined = self._exchange.total(joined)
+        self._flat, self.own = joined[: flat.numel()], joined[flat.numel() :]
+
+    def average(self, found: Mapping[int, Tensor]) -> None:
+        """``found``: this rank's gradient of every shared parameter, by the parameter's id, to be summed over ranks."""
+        layout, buckets = self._plan.layout, self._plan.buckets
+        gradients = [found[id(parameter)] for parameter in layout.parameters]
+        if self._exchange.world == 1:
+            for parameter, gradient in zip(layout.parameters, gradients, strict=True):
+                parameter.grad = gradient.to(parameter.dtype)
+            self._written = True
+        elif buckets is None:
+            self._flat = self._exchange.total(layout.pack(gradients, layout.empty()))
+        else:
+            row = buckets.row
+            buckets.add(row, gradients)
+            buckets.drain()
+            self.gather(row)
+
+    def _bucketed(
+        self, root: Tensor | None, start: Tensor | None, plain: Tensor | None, mine: Sequence[nn.Parameter]
+    ) -> None:
+        """As for K task gradients, with a single one: exchanged while the pass runs, gathered afterwards."""
+        buckets, layout = self._plan.buckets, self._plan.layout
+        assert buckets is not None
+        row = buckets.row
+        own: Sequence[Tensor | None] = [None] * len(mine)
+        for parameter in mine:
+            parameter.grad = None
+        buckets.begin(row)
+        if root is not None:
+            with buckets.hooked():
+                torch.autograd.backward(root, start, retain_graph=plain is not None, inputs=[*layout.parameters, *mine])
+            own = [parameter.grad for parameter in mine]
+            if plain is not None:
+                own = torch.autograd.grad(plain, mine, self._graph.start(plain), allow_unused=True)
+        buckets.end()
+        if self._plan.own is not None and mine:
+            self.own_local = self._plan.own.pack(own, self._plan.own.empty())
+        buckets.drain()
+        self._average_own()
+        self.gather(row)
+
+    def finish(self) -> float:
+        """Set ``.grad``; gives the norm of the shared gradient. Raises NonFinite, and then nothing is set."""
+        if self._direct is not None:
+            return self._hand_over(self._direct)
+        if self._written:
+            return self._finish_own()
+        if self._flat is None:
+            raise RuntimeError("the method wrote no gradient: it must call apply or write exactly once")
+        if self._scale != 1.0:
+            self._flat.mul_(1.0 / self._scale)
+        norm = self.norm if self.norm is not None else float(torch.linalg.vector_norm(self._flat))
+        # A norm that overflows float32 is no proof: the numbers themselves are looked at then.
+        if not (math.isfinite(norm) or torch.isfinite(self._flat).all()):
+            raise NonFinite("the combined gradient is not finite")
+        self._finish_own()
+        self._plan.layout.write(self._flat)
+        return norm
+
+    def _finish_own(self) -> float:
+        self._average_own()
+        if self.own is not None and self._graph.scale != 1.0:
+            self.own = self.own / self._graph.scale
+        if self.own is not None and not torch.isfinite(self.own).all():
+            raise NonFinite("the combined gradient is not finite")
+        if self._plan.own is not None and self.own is not None:
+            self._plan.own.write(self.own)
+        return self.norm if self.norm is not None else math.nan
+
+    def _hand_over(self, found: list[Tensor]) -> float:
+        if self._scale != 1.0:
+            torch._foreach_mul_(found, 1.0 / self._scale)
+        norms = torch.stack(torch._foreach_norm(found))
+        if not torch.isfinite(norms).all() and not all(bool(torch.isfinite(g).all()) for g in found):
+            raise NonFinite("the combined gradient is not finite")
+        parameters = (*self._plan.layout.parameters, *self._graph.reach.own_parameters)
+        for parameter, gradient in zip(parameters, found, strict=False):  # without the heads, if they ran before
+            parameter.grad = gradient
+        self._finish_own()
+        return float(norms[: len(self._plan.layout.parameters)].norm())

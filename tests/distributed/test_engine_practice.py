@@ -1,0 +1,259 @@
+"""What people do to models: autocast, checkpoints, compiled trunks, batch norm, inputs of their own for each head."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mtlfleet.engine import GradientEngine, Needs, kept_buffers
+from mtlfleet.engine import collect as collecting
+from mtlfleet.engine import factored as factoring
+from mtlfleet.errors import EngineRefused
+
+K = 3
+WAYS = ("sequential", "batched", "factored")
+
+
+@dataclass(frozen=True)
+class Half:
+    """Weights 0.5, 1, 1.5 ... after a look at the Gram."""
+
+    name = "half"
+    needs = Needs.GRAM
+    heads = "unweighted"
+
+    def init(self, tasks: int) -> None:
+        return None
+
+    def pack(self, state: None) -> None:
+        return None
+
+    def step(self, grads: Any, state: None, at: Any) -> tuple[None, str]:
+        grads.gram()
+        grads.apply(torch.arange(1, len(grads.losses) + 1) / 2)
+        return None, "ok"
+
+
+@pytest.fixture(params=[False, True], ids=["together", "buckets"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of travelling; every layer that can be factored is."""
+    monkeypatch.setattr(factoring, "gain", lambda *_: 1.0)
+    if request.param:
+        monkeypatch.setattr(collecting, "TOGETHER", 0)
+
+
+def trunk(*more: nn.Module) -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, 8), *more, nn.ReLU(), nn.Linear(8, 5), nn.ReLU())
+
+
+def heads() -> nn.ModuleList:
+    return nn.ModuleList([nn.Linear(5, 2) for _ in range(K)])
+
+
+def check(model: nn.Module, losses: Callable[[], dict[str, Tensor]], way: str, tolerance: float = 1e-6) -> Any:
+    """One step of the engine against the gradient of the same weighted sum: plain losses for what one task reaches."""
+    engine = GradientEngine(model, Half(), backward=way)
+    info = engine.step(losses())
+    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    mine = losses()
+    shared = set(engine.reach.shared_names)
+    total = torch.stack([loss * (k + 1) / 2 for k, loss in enumerate(mine.values())]).sum()
+    named = [(n, p) for n, p in model.named_parameters() if n in found]
+    weighted = torch.autograd.grad(total, [p for _, p in named], retain_graph=True, allow_unused=True)
+    plain = torch.autograd.grad(torch.stack(list(mine.values())).sum(), [p for _, p in named], allow_unused=True)
+    for (name, _), one, other in zip(named, weighted, plain, strict=True):
+        right = one if name in shared else other
+        assert right is not None, name
+        gap = float((found[name] - right).norm() / right.norm().clamp_min(1e-6))
+        assert gap < tolerance, (name, gap)
+    return info
+
+
+def fitting(model: nn.Module, run: Callable[[Tensor], Tensor]) -> Callable[[], dict[str, Tensor]]:
+    """Losses of ``heads`` on ``run(x)``."""
+    x, y = torch.randn(9, 6, generator=torch.Generator().manual_seed(4)), torch.ones(9, 2)
+
+    def losses() -> dict[str, Tensor]:
+        z = run(x)
+        return {f"t{k}": (head(z) - k * y).float().square().mean() for k, head in enumerate(model["heads"])}  # type: ignore[index]
+
+    return losses
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("what", ["plain", "checkpoint", "inplace", "groupnorm", "twice", "compiled"])
+@pytest.mark.usefixtures("path")
+def test_common_trunks_give_autograds_gradient(what: str, way: str) -> None:
+    more = {"inplace": [nn.ReLU(inplace=True)], "groupnorm": [nn.GroupNorm(2, 8)], "twice": [nn.Linear(8, 8)]}.get(
+        what, []
+    )
+    model = nn.ModuleDict({"trunk": trunk(*more), "heads": heads()})
+    run: Callable[[Tensor], Tensor] = model["trunk"]
+    if what == "checkpoint":
+        run = lambda x: checkpoint(model["trunk"], x.requires_grad_(), use_reentrant=False)  # noqa: E731
+    if what == "twice":
+        inner = model["trunk"]
+        run = lambda x: inner[2:](inner[1](inner[1](inner[0](x)).tanh()))  # type: ignore[index]  # noqa: E731
+    if what == "compiled":
+        run = torch.compile(model["trunk"], backend="aot_eager")
+    info = check(model, fitting(model, run), way)
+    if what in ("plain", "inplace", "twice") and way == "factored":
+        assert (
+            info.backward
+            == f"factored, {3 if what == 'twice' else 2} of {K + (3 if what == 'twice' else 2)} linear layers"
+        )
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.usefixtures("path")
+def test_bfloat16_autocast(way: str) -> None:
+    model = nn.ModuleDict({"trunk": trunk(), "heads": heads()})
+
+    def run(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return model["trunk"](x)  # type: ignore[no-any-return]
+
+    check(model, fitting(model, lambda x: run(x).float()), way, tolerance=2e-2 if way == "factored" else 1e-2)
+
+
+@pytest.mark.usefixtures("path")
+def test_each_head_may_have_inputs_of_its_own() -> None:
+    model = nn.ModuleDict({"trunk": trunk(), "heads": heads()})
+    drawn = torch.Generator().manual_seed(3)
+    inputs = [torch.randn(4 + k, 6, generator=drawn) for k in range(K)]
+    for way in WAYS:
+        check(
+            model,
+            lambda: {
+                f"t{k}": h(model["trunk"](x)).square().mean()
+                for k, (h, x) in enumerate(zip(model["heads"], inputs, strict=True))
+            },
+            way,
+        )  # type: ignore[arg-type]
+
+
+def test_an_operation_without_a_batching_rule_is_refused_by_name() -> None:
+    class Outside(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, g: Tensor) -> Tensor:
+            return torch.from_numpy(g.numpy().copy())
+
+    model = nn.ModuleDict({"trunk": trunk(), "heads": heads()})
+    losses = fitting(model, lambda x: Outside.apply(model["trunk"](x)))  # type: ignore[no-untyped-call]
+    with pytest.raises(EngineRefused, match="cannot be batched"):
+        GradientEngine(model, Half(), backward="batched").step(losses())
+    check(model, losses, "sequential")
+
+
+def test_a_method_that_reads_rows_is_refused_where_there_are_none() -> None:
+    @dataclass(frozen=True)
+    class Reads(Half):
+        needs = Needs.ROWS
+
+    for options in ({"backward": "factored"}, {"approximate": "sketch"}):
+        with pytest.raises(EngineRefused, match="only their Gram"):
+            GradientEngine(trunk(), Reads(), **options)  # type: ignore[arg-type]
+
+
+def test_the_loss_scale_halves_on_overflow_and_the_step_is_skipped() -> None:
+    model = nn.ModuleDict({"trunk": trunk(), "heads": heads()})
+    losses = fitting(model, model["trunk"])
+    engine = GradientEngine(model, Half(), loss_scale="dynamic")
+    engine.scale.scale = 2.0**127
+    first = engine.step({t: loss * 64 for t, loss in losses().items()})
+    assert first.skipped
+    assert engine.scale.scale == 2.0**126
+    engine.scale.scale = 2.0**16
+    second = engine.step(losses())
+    assert not second.skipped
+    assert second.gram is not None
+    plain = GradientEngine(model, Half()).step(losses())
+    torch.testing.assert_close(second.gram, plain.gram, rtol=1e-5, atol=0)
+
+
+def test_a_second_look_leaves_running_statistics_alone() -> None:
+    norm = nn.BatchNorm1d(3)
+    before = norm.running_mean.clone()  # type: ignore[union-attr]
+    with kept_buffers(norm):
+        norm(torch.randn(5, 3) + 4)
+    assert torch.equal(norm.running_mean, before)  # type: ignore[arg-type]
+    norm(torch.randn(5, 3) + 4)
+    assert not torch.equal(norm.running_mean, before)  # type: ignore[arg-type]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    widths=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    depths=st.lists(st.integers(0, 2), min_size=2, max_size=4),
+    frozen=st.integers(0, 7),
+    way=st.sampled_from(WAYS),
+    seed=st.integers(0, 99),
+)
+def test_random_networks_equal_autograd(widths: list[int], depths: list[int], frozen: int, way: str, seed: int) -> None:
+    """Tasks leave a chain of layers at depths of their own: what is shared, and by whom, is drawn."""
+    torch.manual_seed(seed)
+    sizes = [4, *widths]
+    chain = nn.ModuleList([nn.Linear(a, b) for a, b in itertools.pairwise(sizes)])
+    stops = [min(depth, len(chain) - 1) for depth in depths]
+    outs = nn.ModuleList([nn.Linear(sizes[stop + 1], 1) for stop in stops])
+    model = nn.ModuleDict({"chain": chain, "outs": outs, "unused": nn.Linear(2, 2)})
+    named = list(chain.parameters())
+    if frozen < len(named) and len(named) > 2:
+        named[frozen].requires_grad_(requires_grad=False)
+    x = torch.randn(5, 4)
+
+    def losses() -> dict[str, Tensor]:
+        found, z = {}, x
+        for place, layer in enumerate(chain):
+            z = torch.tanh(layer(z))
+            for k, stop in enumerate(stops):
+                if stop == place:
+                    found[f"t{k}"] = (outs[k](z) - k).square().mean()
+        return dict(sorted(found.items()))
+
+    kept = collecting.TOGETHER, factoring.gain
+    collecting.TOGETHER, factoring.gain = (0 if seed % 2 else kept[0]), lambda *_: 1.0
+    try:
+        check(model, losses, way, tolerance=2e-5)
+    finally:
+        collecting.TOGETHER, factoring.gain = kept
+
+
+@pytest.mark.parametrize("name", ["mgda", "sum", "uw"])
+@pytest.mark.usefixtures("path")
+def test_micro_batches_add_up_to_the_whole_batch(name: str) -> None:
+    model = nn.ModuleDict({"trunk": trunk(), "heads": heads()})
+    x, y = torch.randn(12, 6, generator=torch.Generator().manual_seed(4)), torch.ones(12, 2)
+
+    def losses(part: slice, of: int) -> dict[str, Tensor]:
+        z = model["trunk"](x[part])
+        return {f"t{k}": (h(z) - k * y[part]).square().mean() / of for k, h in enumerate(model["heads"])}  # type: ignore[arg-type]
+
+    whole = GradientEngine(model, name).step(losses(slice(0, 12), 1))
+    expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    engine = GradientEngine(model, name)
+    for _ in range(2):  # nothing is left over for the second step
+        for start in (0, 4):
+            engine.accumulate(losses(slice(start, start + 4), 3))
+        engine.state = None
+        info = engine.step(losses(slice(8, 12), 3))
+        torch.testing.assert_close(info.losses, whole.losses, rtol=1e-6, atol=0)
+        for n, p in model.named_parameters():
+            torch.testing.assert_close(p.grad, expected[n], rtol=1e-4, atol=1e-6)
+    with pytest.raises(EngineRefused, match="accumulate"):
+        GradientEngine(model, "mgda", approximate="sketch").accumulate(losses(slice(0, 4), 3))
