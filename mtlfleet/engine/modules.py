@@ -23,8 +23,10 @@ def refuse_wrappers(model: nn.Module) -> None:
             raise EngineRefused(
                 f"the model{f' part `{name}`' if name else ''} is wrapped in {what}; the engine needs plain modules",
                 notes=[
-                    "several backward passes through DistributedDataParallel fail, or with find_unused_parameters=True leave "
-                    "a different gradient on each rank, without an error"
+                    (
+                        "several backward passes through DistributedDataParallel fail, or with find_unused_parameters=True leave "
+                        "a different gradient on each rank, without an error"
+                    )
                 ],
                 help="pass the wrapped module itself (`model.module`): the engine averages over ranks on its own",
             )
