@@ -24,7 +24,8 @@ def refuse_wrappers(model: nn.Module) -> None:
                 f"the model{f' part `{name}`' if name else ''} is wrapped in {what}; the engine needs plain modules",
                 notes=[
                     (
-                        "several backward passes through DistributedDataParallel fail, or with find_unused_parameters=True leave "
+                        "several backward passes through DistributedDataParallel fail, or with "
+                        "find_unused_parameters=True leave "
                         "a different gradient on each rank, without an error"
                     )
                 ],
