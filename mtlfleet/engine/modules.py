@@ -45,7 +45,7 @@ def kept_buffers(model: nn.Module) -> Iterator[None]:
 
 
 def average_buffers(model: nn.Module, exchange: Exchange) -> None:
-    """Running statistics become their mean over ranks: before an evaluation whose ranks should see one and the same model."""
+    """Running statistics become their mean over ranks: before an evaluation whose ranks should see one model."""
     floating = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
     if floating and exchange.world > 1:
         flat = exchange.mean(torch.cat([buffer.flatten().to(torch.float32) for buffer in floating]))
