@@ -23,7 +23,7 @@ def refuse_wrappers(model: nn.Module) -> None:
             raise EngineRefused(
                 f"the model{f' part `{name}`' if name else ''} is wrapped in {what}; the engine needs plain modules",
                 notes=[
-                    "several backward passes through the wrapper fail, or silently leave other gradients on each rank"
+                    ("several backward passes through the wrapper fail, or silently leave other gradients on each rank")
                 ],
                 help="pass the wrapped module itself (`model.module`): the engine averages over ranks on its own",
             )
@@ -41,7 +41,7 @@ def kept_buffers(model: nn.Module) -> Iterator[None]:
 
 
 def average_buffers(model: nn.Module, exchange: Exchange) -> None:
-    """Running statistics become their mean over ranks: before an evaluation whose ranks should see the same model."""
+    """Running statistics become their mean over ranks: before an evaluation whose ranks should see one model."""
     floating = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
     if floating and exchange.world > 1:
         flat = exchange.mean(torch.cat([buffer.flatten().to(torch.float32) for buffer in floating]))

@@ -8,27 +8,15 @@ import torch
 from torch import Tensor
 
 CACHED = 131_072  # float64 numbers of a block: 1 MiB, so that the conversion never leaves the cache
-LONG = 262_144  # columns from which short float32 products pay
-SHORT = 512  # columns of a float32 product: it is off by some 1e-7 of its norms, their float64 sum by less than 1e-8
 
 
 def block_gram(rows: Tensor, other: Tensor | None = None) -> Tensor:
-    """rows [K, n] (and other [J, n]) -> [K, K] (or [K, J]) on the CPU, block of columns after block.
-
-    Products are float64; of long float32 rows, float32 over at most ``SHORT`` columns, which halves the time.
-    """
+    """rows [K, n] (and other [J, n]) -> [K, K] (or [K, J]) on the CPU, block of columns after block, all
+    in float64."""
     right = rows if other is None else other
     gram = torch.zeros(rows.shape[0], right.shape[0], dtype=torch.float64, device=rows.device)
-    first = 0
-    if rows.shape[1] >= LONG and rows.dtype == torch.float32 and right.dtype == torch.float32:
-        first = rows.shape[1] // SHORT * SHORT
-        step = SHORT * max(1, 2 * CACHED // (SHORT * max(rows.shape[0], right.shape[0])))
-        for start in range(0, first, step):
-            left, against = (m[:, start : min(first, start + step)].view(m.shape[0], -1, SHORT) for m in (rows, right))
-            products = torch.bmm(left.transpose(0, 1), against.permute(1, 2, 0))
-            gram += products.sum(0, dtype=torch.float64)
     columns = max(256, CACHED // max(1, rows.shape[0]))
-    for start in range(first, rows.shape[1], columns):
+    for start in range(0, rows.shape[1], columns):
         block = rows[:, start : start + columns].to(torch.float64)
         beside = block if other is None else right[:, start : start + columns].to(torch.float64)
         gram.addmm_(block, beside.t())

@@ -60,7 +60,7 @@ class Listening:
         names, each = self.grads.grams(by)
         return names, each * (self.inverse[:, None] * self.inverse[None, :])
 
-    def cross_gram(self, first: int, second: int) -> Tensor:
+    def cross_gram(self, first: int, second: int) -> Tensor:  # noqa: ARG002
         raise OutOfDomain("stabilised looks at one batch a step; its method wants several")
 
     @property

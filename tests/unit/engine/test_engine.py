@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mtlfleet import methods
 from mtlfleet.engine import GradientEngine
 from mtlfleet.engine.layout import Layout
-from mtlfleet.engine.views import block_gram
+from mtlfleet.engine.products import block_gram
 
 
 class Drawn(nn.Module):
