@@ -84,6 +84,10 @@ class Agreement:
         Whether it changed is agreed in the same all-reduce: one rank that sees a new task makes all of them look again.
         """
         names = sorted({task for losses in batches for task in losses})
+        for losses in batches:
+            for task, loss in losses.items():
+                if loss.numel() != 1:
+                    raise ValueError(f"the loss of task {task!r} must be a scalar; found shape {tuple(loss.shape)}")
         if not self.tasks:
             self.tasks = self._exchange.union(names)
             if not self.tasks:

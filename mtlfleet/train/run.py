@@ -25,6 +25,7 @@ from mtlfleet.train.build import Parts, Site, build, seed_torch
 from mtlfleet.train.communicator import Communicator
 from mtlfleet.train.evaluate import Measured, evaluate, mean_skill
 from mtlfleet.train.feed import Feed
+from mtlfleet.train.forward import forward
 from mtlfleet.train.optimizers import build_optimizer, learning_rate, refuse_second_optimizer, set_learning_rate
 from mtlfleet.train.phases import enter, phase_at
 from mtlfleet.train.telemetry import Telemetry
@@ -207,26 +208,8 @@ class TrialRun:
             self.engine.observe(self._losses(place, step)[0], epoch=self.feed.epoch(step))
 
     def _losses(self, place: int, step: int) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Scalar losses by task of the feed's batch ``place``, scaled so that their mean over ranks is the mean over
-        the
-        global batch; and the representation, if the model shows one."""
-        part = self.feed.at(place)
-        counts = None
-        if not part.fully_labelled:
-            local = torch.tensor([int(part.batch.present[task].sum()) for task in self.feed.tasks], dtype=torch.float64)
-            counts = (local, self.comm.total(local.clone()))
-        if len(part.batch) == 0:
-            return {}, None
-        batch = part.batch.to(self.comm.device)
-        output = self.parts.model(batch, self._context(step))
-        losses = {}
-        for k, task in enumerate(self.parts.tasks):
-            share = len(batch) / part.global_size
-            if counts is not None:
-                share = float(counts[0][k] / counts[1][k]) if counts[1][k] else 0.0
-            loss = self.parts.dataset.loss(task, output.predictions[task.name], batch)
-            losses[task.name] = loss * (share * self.comm.world)
-        return losses, output.features.get("shared")
+        """Losses, and the representation, of the feed's batch ``place``."""
+        return forward(self.feed.at(place), self.parts, self._context(step), self.comm)
 
     def _evaluate(self) -> None:
         """Validation metrics; keep the weights if no earlier checkpoint was better."""

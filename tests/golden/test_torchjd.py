@@ -162,7 +162,7 @@ def test_gradvac_in_the_same_order_over_three_steps(seed: int, tasks: int) -> No
 @given(seeds, st.integers(1, 6), st.sampled_from([0.0, 0.3, 1.0]))
 def test_graddrop_with_the_same_draws(seed: int, tasks: int, leak: float) -> None:
     rows = jacobian(tasks, seed)
-    drawn = uniform(stream(seed, "graddrop", 0), range(rows.shape[1]))
+    drawn = uniform(stream(seed, "graddrop", 0), torch.arange(rows.shape[1]))
     with patch("torch.rand", lambda *_, **__: drawn):
         theirs = aggregation.GradDrop(leak=torch.full((tasks,), leak, dtype=torch.float64))(rows)
     torch.testing.assert_close(methods.combine("graddrop", rows, seed=seed, leak=leak), theirs, rtol=1e-10, atol=1e-12)

@@ -46,7 +46,6 @@ class FAMO(LossWeighting[Private]):
     eps: Annotated[float, Gt(0)] = 1e-8
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "nyuv2": {"gamma": 1e-3},
         "cityscapes": {"gamma": 1e-2},
     }
 

@@ -331,10 +331,10 @@ def test_dominance_shares() -> None:
 @given(seeds, st.integers(1, 5), st.integers(1, 4))
 def test_a_sign_dropped_gradient_does_not_depend_on_how_it_is_cut(seed: int, tasks: int, world: int) -> None:
     rows, method = gradients(tasks, seed), build("graddrop")
-    whole = method.merge(rows, range(rows.shape[1]), None, Step(seed=seed))[0]
+    whole = method.merge(rows, torch.arange(rows.shape[1]), None, Step(seed=seed))[0]
     size = -(-rows.shape[1] // world)
     pieces = [
-        method.merge(rows[:, a : a + size], range(a, min(a + size, rows.shape[1])), None, Step(seed=seed))[0]
+        method.merge(rows[:, a : a + size], torch.arange(a, min(a + size, rows.shape[1])), None, Step(seed=seed))[0]
         for a in range(0, rows.shape[1], size)
     ]
     close(torch.cat(pieces), whole, 1e-14)
@@ -344,11 +344,11 @@ def test_a_sign_dropped_gradient_does_not_depend_on_how_it_is_cut(seed: int, tas
 
 
 def test_draws_are_uniform_and_independent_of_neighbours() -> None:
-    drawn = uniform(12345, range(200_000))
+    drawn = uniform(12345, torch.arange(200_000))
     counts = torch.histc(drawn, 20, 0, 1)
     assert float(((counts - 10_000) ** 2 / 10_000).sum()) < 60  # chi square, 19 degrees of freedom: beyond 1e-5
     assert abs(float(torch.corrcoef(torch.stack([drawn[1:], drawn[:-1]]))[0, 1])) < 0.01
-    assert not torch.equal(uniform(12346, range(10)), drawn[:10])
+    assert not torch.equal(uniform(12346, torch.arange(10)), drawn[:10])
 
 
 def test_galw_groups_by_slope_and_with_every_task_alone_is_uw() -> None:
