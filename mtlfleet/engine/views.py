@@ -148,7 +148,8 @@ class StepGradients:
         layout = self._plan.layout
         places = torch.arange(layout.size, layout.size + layout.shard)
         for index, start, column, size in layout.columns(self._exchange.rank):
-            first = layout.offsets[index] + start
+            # The layout runs backwards through the model; places are counted in the model's own order.
+            first = layout.size - layout.offsets[index] - layout.parameters[index].numel() + start
             places[column : column + size] = torch.arange(first, first + size)
         return places
 
