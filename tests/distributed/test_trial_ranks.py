@@ -18,6 +18,9 @@ from mtlfleet.methods.base import OutOfDomain
 from mtlfleet.store import final_values
 from mtlfleet.train import Communicator, Site, TrialRun
 
+# Weights several times larger than one at the start: steps are longer, and so is what float32 sums differ by.
+COARSER = {"druw": 3e-6, "rruw": 3e-6}
+
 
 def test_two_ranks_equal_one_for_every_method(tmp_path: Path) -> None:
     names = methods.names()
@@ -31,7 +34,7 @@ def test_two_ranks_equal_one_for_every_method(tmp_path: Path) -> None:
             assert two[rank][name][1] == pytest.approx(score, abs=1e-6), name
             for tensor, mine in weights.items():
                 apart = float((two[rank][name][2][tensor] - mine).norm() / mine.norm())
-                assert apart < 3e-6, (name, tensor, apart)  # float32 sums over other parts of the batch
+                assert apart < COARSER.get(name, 1e-6), (name, tensor, apart)
         assert all(torch.equal(two[0][name][2][n], two[1][name][2][n]) for n in weights), name
         rows = [
             final_values(tmp_path / where, "ranks", rank_trials.trial(name, world).id, split="test")
