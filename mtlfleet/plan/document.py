@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
@@ -81,7 +82,11 @@ def read_document(path: Path, problems: Problems) -> Document:
     document = Document(name, text)
     try:
         _scan(name, text, problems)
-        root = YAML(typ="rt", pure=True).compose(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", ReusedAnchorWarning
+            )  # YAML allows it: the later anchor counts from there on
+            root = YAML(typ="rt", pure=True).compose(text)
     except ReaderError as error:
         line, column = _line_column(text, int(error.position))
         problems.add("E101", f"control character {error.character!r} in a study file", Place(name, line, column))

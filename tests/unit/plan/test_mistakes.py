@@ -566,3 +566,8 @@ def test_every_code_is_explained() -> None:
     }
     assert used == set(CODES)
     assert all(len(e.text) > 60 and e.example for e in CODES.values())
+
+
+def test_an_anchor_given_twice_is_no_mistake_and_no_warning(study: Write) -> None:
+    path = study(("lr: 1e-3", "lr: &a 1e-3"), ("steps: 300", "steps: &a 300"))
+    assert check(path).errors == ()
