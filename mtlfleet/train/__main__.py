@@ -17,6 +17,7 @@ def main(arguments: list[str]) -> int:
     trial = Trial.from_json(Path(arguments[0]).read_text())
     site = Site(root=Path(arguments[1]).resolve(), study=arguments[2], base=Path.cwd())
     progress = run_trial(trial, site, Communicator.from_environment())
+    Communicator.leave()
     return 0 if progress.state == "done" else 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,18 @@ class Communicator:
         if not dist.is_initialized():
             dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
         return cls(dist.get_rank(), dist.get_world_size(), dist.group.WORLD, chosen)
+
+    @staticmethod
+    def leave() -> None:
+        """Out of the default group, once whoever held this communicator has let go of it.
+
+        gloo's worker threads keep the last collective's tensors a moment longer than its caller. When the interpreter
+        ends in that moment, the thread's wait for the GIL aborts the process; the group joins its threads only when
+        nothing refers to it any more, reference cycles of a finished trial included.
+        """
+        if dist.is_initialized():
+            gc.collect()
+            dist.destroy_process_group()
 
     def share(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from mtlfleet.train import Communicator
+
 
 def _member(rank: int, world: int, folder: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
@@ -20,7 +22,7 @@ def _member(rank: int, world: int, folder: str, function: Callable[..., Any], ar
     try:
         torch.save(function(rank, world, *arguments), f"{folder}/{rank}.pt")
     finally:
-        dist.destroy_process_group()
+        Communicator.leave()
 
 
 def crew(world: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
