@@ -112,6 +112,10 @@ class TaskGradients(Protocol):
         """weights [L, K]: each group of ``grams(by)`` gets its own combination."""
         ...
 
+    def total(self, partial: Tensor) -> Tensor:
+        """The sum over ranks of what each made of its own columns: norms or products of state that lives in shards."""
+        ...
+
     def cross_gram(self, first: int, second: int) -> Tensor:
         """[K, K]: task gradients of one batch of the step times those of another."""
         ...

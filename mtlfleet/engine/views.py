@@ -194,6 +194,13 @@ class StepGradients:
                 direction[start : start + size] = combine(rows[:, start : start + size], mine, in_place=False)
         self.write(direction)
 
+    def total(self, partial: Tensor) -> Tensor:
+        """The sum over ranks. Raises NonFinite on all of them when it is not finite."""
+        found = self._exchange.total(partial.clone())
+        if not torch.isfinite(found).all():
+            raise NonFinite("a sum over this step's task gradients is not finite")
+        return found
+
     def write(self, direction: Tensor) -> None:
         """This rank's columns [n] of the shared gradient, gathered from all ranks."""
         self._out.gather(direction)
