@@ -60,6 +60,9 @@ class Listening:
         names, each = self.grads.grams(by)
         return names, each * (self.inverse[:, None] * self.inverse[None, :])
 
+    def total(self, partial: Tensor) -> Tensor:
+        return self.grads.total(partial)
+
     def cross_gram(self, first: int, second: int) -> Tensor:  # noqa: ARG002
         raise OutOfDomain("stabilised looks at one batch a step; its method wants several")
 
