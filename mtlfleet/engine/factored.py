@@ -110,7 +110,7 @@ class FactoredGradients:
         self._calls = calls
         self._exchange = exchange
         self._heads = heads
-        self._out = Outcome(graph, factors.whole, exchange, heads)
+        self.outcome = self._out = Outcome(graph, factors.whole, exchange, heads)
         self._local: Tensor | None = None  # [K, padded] direct rows of this rank
         self._outputs: dict[str, Tensor] = {}  # layer -> D [K, R, d_out]
 
