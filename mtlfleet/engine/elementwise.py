@@ -38,14 +38,14 @@ def refuse_whole_tensors(make: Make, options: Sequence[dict[str, Any]], device: 
             ]
         except Exception as problem:
             raise _refusal(name, f"it takes a matrix but not a flat part of it: {problem}") from problem
-    if not torch.allclose(torch.cat(parts), whole.flatten(), rtol=1e-5, atol=1e-7):
+    if not torch.allclose(torch.cat(parts, 1), whole, rtol=1e-5, atol=1e-7):
         raise _refusal(name, "on two parts of a small matrix it moves elsewhere than on the whole one")
 
 
 def _moved(
     make: Make, options: Sequence[dict[str, Any]], start: Tensor, gradients: Sequence[Tensor]
 ) -> tuple[Tensor, str]:
-    """Where each group's parameter goes in some steps, [groups, numbers] flattened; and the optimizer's name."""
+    """Where each group's parameter goes in some steps, [groups, numbers]; and the optimizer's name."""
     parameters = [nn.Parameter(start.clone()) for _ in options]
     optimizer = make(grouped(options, [[parameter] for parameter in parameters]))
     name = type(optimizer).__name__
