@@ -16,6 +16,7 @@ from mtlfleet.engine.discovery import Reach
 from mtlfleet.errors import EngineRefused
 
 Gradients = Sequence[Tensor | None]
+DONATED = "donated buffer"  # in torch's error when a compiled part's saved tensors are asked for again
 
 
 @dataclass
@@ -91,6 +92,8 @@ def batched(graph: Graph, inputs: Sequence[Tensor], chunk: int) -> Iterator[tupl
                 root, inputs, starts, retain_graph=True, allow_unused=True, is_grads_batched=True
             )
         except RuntimeError as problem:
+            if DONATED in str(problem):
+                raise
             raise EngineRefused(
                 f"backward='batched': an operation of this model cannot be batched: {str(problem).splitlines()[0]}",
                 notes=[

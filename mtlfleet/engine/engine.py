@@ -13,13 +13,14 @@ from mtlfleet import registry
 from mtlfleet.engine.accumulation import MicroBatches
 from mtlfleet.engine.agreement import BACKWARDS, Agreement
 from mtlfleet.engine.approximate import APPROXIMATIONS
+from mtlfleet.engine.compiled import kept_graphs
 from mtlfleet.engine.discovery import Reach
 from mtlfleet.engine.elementwise import Make
 from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.gradients import Losses, Step, Weights
 from mtlfleet.engine.info import StepInfo
 from mtlfleet.engine.microbatches import refuse_accumulation
-from mtlfleet.engine.modules import declared, kept_graphs, refuse_rows, refuse_wrappers
+from mtlfleet.engine.modules import declared, refuse_rows, refuse_wrappers
 from mtlfleet.engine.opening import Opening, View
 from mtlfleet.engine.outcome import NonFinite
 from mtlfleet.engine.representation import Shown

@@ -61,24 +61,6 @@ def refuse_rows(method: Any, backward: str, approximate: str | None) -> None:
         )
 
 
-@contextmanager
-def kept_graphs() -> Iterator[None]:
-    """Passes inside need a graph again. Raises EngineRefused for a compiled part that gives its saved tensors away."""
-    try:
-        yield
-    except RuntimeError as problem:
-        if "donated buffer" not in str(problem):
-            raise
-        raise EngineRefused(
-            "a compiled part of the model gave its saved tensors away in a backward pass, and K passes need them",
-            notes=[
-                "torch.compile arranges that if the first backward pass keeps no graph, as a plain loss.backward()"
-            ],
-            help="set torch._functorch.config.donated_buffer = False before the part is compiled; or call "
-            "torch._dynamo.reset(), and let a step of K passes be the first that runs backward through it",
-        ) from problem
-
-
 def declared(shared: str | nn.Module | Sequence[nn.Parameter]) -> Sequence[nn.Parameter] | None:
     if isinstance(shared, nn.Module):
         return tuple(shared.parameters())

@@ -11,6 +11,8 @@ from mtlfleet.engine.accumulation import MicroBatches
 from mtlfleet.engine.agreement import Agreement
 from mtlfleet.engine.approximate import SketchGradients, UpperBoundGradients
 from mtlfleet.engine.backward import Graph
+from mtlfleet.engine.compiled import compiled_parts, kept_graphs, refuse_overwritten
+from mtlfleet.engine.discovery import Reach
 from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.factored import FactoredGradients
 from mtlfleet.engine.gradients import Losses, Needs, Step
@@ -44,6 +46,8 @@ class Opening:
         self._micro = micro
         self._approximate = approximate
         self._rows: Tensor | None = None
+        self._looked_at: Reach | None = None
+        self._trusted: set[type] = set()  # compiled parts that give the same gradient twice
 
     def open(
         self,
@@ -63,6 +67,7 @@ class Opening:
         for place, losses in enumerate(batches):
             z = self._shown.z[place] if agreed.behind else None
             graph = Graph(losses, agreed.reach, self._exchange.world, self._scale.scale, z, agreed.width)
+            self._trust(graph, last)
             if agreed.factors is not None:
                 view = FactoredGradients(graph, told[0], agreed.factors, agreed.calls, self._exchange, heads)
                 view.outcome.keeps_shard = self.keeps_shard
@@ -75,6 +80,21 @@ class Opening:
         opened[-1].batches = tuple(opened)
         opened[-1].outcome.keeps_shard = self.keeps_shard
         return opened[-1]
+
+    def _trust(self, graph: Graph, last: bool) -> None:
+        """Try compiled parts out where several passes will run through them; once, and when graphs have changed."""
+        several = self._method.needs in (Needs.GRAM, Needs.ROWS) and self._approximate != "ub"
+        several |= not last and self._micro.way != "first"
+        if not several or graph.reach is self._looked_at:
+            return
+        self._looked_at = graph.reach
+        fresh = compiled_parts(graph.losses.values()) - self._trusted
+        if fresh:
+            self._agreed.record(False)  # layers called again by checkpoints
+            with kept_graphs():
+                refuse_overwritten(graph, graph.reach.shared)
+            self._agreed.record(True)
+            self._trusted |= fresh
 
     def keep(self, view: View) -> None:
         """The rows' memory serves the next step, where no method can have kept it."""
