@@ -54,16 +54,17 @@ class Graph:
     def heads(self) -> Mapping[str, tuple[Tensor | None, Gradients]]:
         """For each task here: gradient of its loss with respect to z, and to its own parameters. Heads run once."""
         if self._heads is None:
-            if self.z is None:
-                raise RuntimeError("no representation is known")
-            found: dict[str, tuple[Tensor | None, Gradients]] = {}
-            for task in self.present:
-                loss = self.losses[task]
-                inputs = (self.z, *self.reach.own[task])
-                dz, *own = torch.autograd.grad(loss, inputs, self.start(loss), retain_graph=True, allow_unused=True)
-                found[task] = (dz, own)
-            self._heads = found
+            self._heads = {task: self._head(task) for task in self.present}
         return self._heads
+
+    def _head(self, task: str) -> tuple[Tensor | None, Gradients]:
+        if self.z is None:
+            raise RuntimeError("no representation is known")
+        if self._heads is not None:
+            return self._heads[task]
+        loss, inputs = self.losses[task], (self.z, *self.reach.own[task])
+        dz, *own = torch.autograd.grad(loss, inputs, self.start(loss), retain_graph=True, allow_unused=True)
+        return dz, own
 
     def roots(self) -> Iterator[tuple[int, str, Tensor | None, Tensor | None, Gradients | None]]:
         """(k, task, where the trunk's pass starts, with what, gradients of the own parameters if already known)."""
@@ -71,7 +72,7 @@ class Graph:
             if task not in self.present:
                 yield k, task, None, None, None
             elif self.z is not None:
-                dz, own = self.heads()[task]
+                dz, own = self._head(task)  # one at a time: K of them are K * B * D numbers
                 yield k, task, None if dz is None else self.z, dz, own
             else:
                 loss = self.losses[task]

@@ -36,13 +36,15 @@ class Buckets:
     def __init__(self, layout: Layout, exchange: Exchange) -> None:
         self.layout = layout
         self.exchange = exchange
-        self._pieces = [tuple(layout.pieces(i)) for i in range(len(layout.parameters))]
+        self._sizes = [parameter.numel() for parameter in layout.parameters]
+        self._shapes = [parameter.shape for parameter in layout.parameters]
+        self._places: list[Tensor] = []  # one rank: the columns of each parameter in the row
         self._slots: list[_Slot] = []
         # The whole direction is gathered after the last pass: until then its memory carries the messages. Allocated
         # once:
         # fresh memory costs a page fault every 4 KiB. ``.grad`` are views of it, as in torch's own gradient buckets.
         self.flat = layout.empty() if exchange.world > 1 else layout.empty(of=0)
-        self.row = layout.empty(of=layout.shard if exchange.world > 1 else 0)  # for a weighted pass
+        self._spare: Tensor | None = None
         if exchange.world > 1:
             room = self.flat.view(exchange.wire or layout.dtype())
             for start in range(
@@ -50,22 +52,42 @@ class Buckets:
             ):
                 pair = room[start : start + 2 * layout.bucket]
                 self._slots.append(_Slot(pair[: layout.bucket], pair[layout.bucket :]))
-        self._ready: list[Tensor | bool | None] = []
+        self._pieces = [self._stretches(index) for index in range(len(layout.parameters))] if self._slots else []
+        self._ready: list[Tensor | bool | None] = []  # None: still to come; True: in .grad; False: dealt with
         self._next = self._bucket = 0
         self._open = -1  # the bucket that is being filled
         self._row: Tensor | None = None
         self._add = False
 
+    def _stretches(self, index: int) -> list[tuple[int, Tensor, int, int]]:
+        """(bucket, where in its message, start and stop in the parameter) of parameter ``index``."""
+        found = []
+        for bucket, at, start, stop in self.layout.pieces(index):
+            place = self._slots[bucket % len(self._slots)].sent[at : at + stop - start]
+            whole = stop - start == self._sizes[index]
+            found.append((bucket, place.view(self._shapes[index]) if whole else place, start, stop))
+        return found
+
+    @property
+    def spare(self) -> Tensor:
+        """A row [n] for a weighted pass; methods that combine their rows never ask for it."""
+        if self._spare is None:
+            self._spare = self.layout.empty(of=self.layout.shard)
+        return self._spare
+
     def begin(self, row: Tensor, *, add: bool = False) -> None:
         """Start a task whose shard is ``row`` [n]; ``add`` sums on top of what is there (a further micro-batch)."""
         self._row, self._add = row, add
+        if not self._slots:
+            parts = row.split_with_sizes([*self._sizes, row.numel() - self.layout.size])
+            self._places = [part.view(shape) for part, shape in zip(parts, self._shapes, strict=False)]
         self._ready = [None] * len(self.layout.parameters)
         self._next = self._bucket = 0
         self._open = -1
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
-        """While this lasts, a backward pass hands every shared parameter's gradient over as soon as it is complete."""
+        """While this lasts, backward passes hand every shared parameter's gradient over as soon as it is complete."""
         handles = []
         try:
             for index, parameter in enumerate(self.layout.parameters):
@@ -78,14 +100,19 @@ class Buckets:
                 handle.remove()
 
     def _hook(self, index: int) -> Any:
-        def arrived(_: Tensor) -> None:
+        def arrived(parameter: Tensor) -> None:
             if self._ready[index] is not None:
                 name = self.layout.names[index] if self.layout.names else f"number {index}"
                 raise RuntimeError(
                     f"parameter {name} got its gradient twice in one backward pass (reentrant checkpoint?)"
                 )
-            self._ready[index] = True
-            self._advance()
+            if self._slots:
+                self._ready[index] = True
+                self._advance()
+            else:  # no message waits for the one before: straight to its columns
+                self._ready[index] = False
+                self._keep(index, parameter.grad)
+                parameter.grad = None
 
         return arrived
 
@@ -99,36 +126,42 @@ class Buckets:
             index = self._next
             self._next += 1
             parameter = self.layout.parameters[index]
-            gradient = parameter.grad if isinstance(found, bool) else found
+            gradient = parameter.grad if found is True else found
             self._ready[index] = False
-            self._place(index, gradient)
+            if isinstance(gradient, Tensor):
+                self._place(index, gradient)
             del gradient, found
             parameter.grad = None
 
     def _place(self, index: int, gradient: Tensor | None) -> None:
         """Copy parameter ``index`` (None = zeros) to where it belongs; send every bucket that this completes."""
-        assert self._row is not None
-        flat = None if gradient is None else gradient.detach().reshape(-1)
         if not self._slots:
-            place = self._row[self.layout.offsets[index] :][: self.layout.parameters[index].numel()]
-            if flat is None:
-                place.mul_(1.0 if self._add else 0.0)
-            elif self._add:
-                place.add_(flat)
-            else:
-                place.copy_(flat)
+            self._keep(index, gradient)
             return
-        for bucket, at, start, stop in self._pieces[index]:
+        flat = None
+        for bucket, place, start, stop in self._pieces[index]:
             if bucket != self._bucket:
                 self._send()
             if bucket != self._open:
                 self._free(bucket)
                 self._open = bucket
-            place = self._slots[bucket % len(self._slots)].sent[at : at + stop - start]
-            if flat is None:
+            if gradient is None:
                 place.zero_()
+            elif place.shape == gradient.shape:
+                place.copy_(gradient)
             else:
+                flat = gradient.reshape(-1) if flat is None else flat
                 place.copy_(flat[start:stop])
+
+    def _keep(self, index: int, gradient: Tensor | None) -> None:
+        """One rank: into the row, or on top of what is there."""
+        place = self._places[index]
+        if gradient is None:
+            place.mul_(1.0 if self._add else 0.0)
+        elif self._add:
+            place.add_(gradient)
+        else:
+            place.copy_(gradient)
 
     def _send(self) -> None:
         """The current bucket is full: off it goes."""
@@ -155,6 +188,8 @@ class Buckets:
         """The task is through: what its graph did not reach counts as zero, and the last bucket leaves."""
         for index in range(self._next, len(self._ready)):
             found = self._ready[index]
+            if found is False:
+                continue
             gradient = self.layout.parameters[index].grad if found is True else found
             self._place(index, gradient if isinstance(gradient, Tensor) else None)
             self.layout.parameters[index].grad = None

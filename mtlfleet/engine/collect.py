@@ -129,18 +129,18 @@ class Collector:
     def _one_by_one(self, graph: Graph, buckets: Buckets, rows: Tensor, own: Tensor | None, add: bool) -> None:
         last = graph.last
         parameters = self.plan.layout.parameters
-        for k, task, root, start, known in graph.roots():
-            if root is None:
-                self._keep(graph, k, known or (), own)
-                self._absent(buckets, rows, k, add)
-                continue
-            mine = () if known is not None else graph.reach.own[task]
-            for parameter in mine:
-                parameter.grad = None
-            buckets.begin(rows[k], add=add)
-            with buckets.hooked():
+        with buckets.hooked():
+            for k, task, root, start, known in graph.roots():
+                if root is None:
+                    self._keep(graph, k, known or (), own)
+                    self._absent(buckets, rows, k, add)
+                    continue
+                mine = () if known is not None else graph.reach.own[task]
+                for parameter in mine:
+                    parameter.grad = None
+                buckets.begin(rows[k], add=add)
                 torch.autograd.backward(root, start, retain_graph=task != last, inputs=[*parameters, *mine])
-            buckets.end()
-            self._keep(graph, k, [p.grad for p in mine] if known is None else known, own)
-            for parameter in mine:
-                parameter.grad = None
+                buckets.end()
+                self._keep(graph, k, [p.grad for p in mine] if known is None else known, own)
+                for parameter in mine:
+                    parameter.grad = None

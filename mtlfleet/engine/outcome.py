@@ -144,7 +144,7 @@ class Outcome:
         elif buckets is None:
             self._flat = self._exchange.total(layout.pack(gradients, layout.empty()))
         else:
-            row = buckets.row
+            row = buckets.spare
             buckets.add(row, gradients)
             buckets.drain()
             self.gather(row)
@@ -155,7 +155,7 @@ class Outcome:
         """As for K task gradients, with a single one: exchanged while the pass runs, gathered afterwards."""
         buckets, layout = self._plan.buckets, self._plan.layout
         assert buckets is not None
-        row = buckets.row
+        row = buckets.spare
         own: Sequence[Tensor | None] = [None] * len(mine)
         for parameter in mine:
             parameter.grad = None

@@ -1,12 +1,14 @@
 """A checkpoint: everything a trial needs to go on as if nothing had happened, in a directory renamed into place.
 
 ``model.safetensors`` and ``best.safetensors`` hold weights; ``state.pt`` holds optimizer, method, position and every
-rank's random state, and is read with ``weights_only``: loading a checkpoint runs no code from it.
+rank's random state, and is read with ``weights_only``: loading a checkpoint runs no code from it. ``sha256.json`` tells
+whether each file still is what was written.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
 import random
@@ -23,6 +25,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 Weights = Mapping[str, Tensor]
+
+MANIFEST = "sha256.json"  # of every other file: a flipped bit in weights would train on without a word
 
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError)
 
@@ -69,22 +73,26 @@ def save(target: Path, model: Weights, best: Weights | None, state: Mapping[str,
     if best is not None:
         save_file(_plain(best), temporary / "best.safetensors")
     torch.save(dict(state), temporary / "state.pt")
-    size, hashed = 0, hashlib.sha256()
-    for file in sorted(temporary.iterdir()):
-        content = file.read_bytes()
-        size += len(content)
-        hashed.update(content)
+    sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
+    manifest = json.dumps(sums, sort_keys=True)
+    (temporary / MANIFEST).write_text(manifest)
+    size = 0
+    for file in temporary.iterdir():
+        size += file.stat().st_size
         _sync(file)
     _sync(temporary)
     if target.exists():  # the same attempt at the same step: an earlier call got this far
         shutil.rmtree(target)
     temporary.rename(target)
     _sync(target.parent)
-    return Saved(target, size, hashed.hexdigest())
+    return Saved(target, size, hashlib.sha256(manifest.encode()).hexdigest())
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor] | None, dict[str, Any]]:
-    """(model weights, best weights or None, state)."""
+    """(model weights, best weights or None, state). Raises one of UNREADABLE for anything but what was written."""
+    for name, told in json.loads((path / MANIFEST).read_text()).items():
+        if _sha256(path / name) != told:
+            raise ValueError(f"{name} is not what was written: its SHA-256 is not the one in {MANIFEST}")
     best = path / "best.safetensors"
     state = torch.load(path / "state.pt", weights_only=True, map_location="cpu")
     return load_file(path / "model.safetensors"), load_file(best) if best.exists() else None, state
@@ -99,6 +107,11 @@ def prune(target: Path, keep: int) -> None:
 
 def _plain(weights: Weights) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

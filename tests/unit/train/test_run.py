@@ -61,7 +61,8 @@ def test_a_run_that_dies_at_any_checkpoint_resumes_to_the_same_rows(method: str,
     assert results(broken, wanted) == expected
 
 
-def test_a_damaged_checkpoint_costs_work_not_the_trial(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut", "bit"])
+def test_a_damaged_checkpoint_costs_work_not_the_trial(tmp_path: Path, damage: str) -> None:
     wanted = trials.trial(checkpoint_every=4)
     trials.finish(trials.start(tmp_path / "whole", wanted))
     run = trials.start(tmp_path / "broken", wanted)
@@ -71,8 +72,12 @@ def test_a_damaged_checkpoint_costs_work_not_the_trial(tmp_path: Path) -> None:
     run.writer.flush()
     run.writer.abandon()
     newest = sorted((tmp_path / "broken").glob("checkpoints/*/*/step=*"))[-1]
-    state = newest / "state.pt"
-    state.write_bytes(state.read_bytes()[:100])
+    if damage == "cut":
+        (newest / "state.pt").write_bytes((newest / "state.pt").read_bytes()[:100])
+    else:  # one bit of the last weight: safetensors reads it without a word
+        weights = bytearray((newest / "model.safetensors").read_bytes())
+        weights[-2] ^= 1
+        (newest / "model.safetensors").write_bytes(weights)
     again = trials.start(tmp_path / "broken", wanted)
     assert 0 < again.position.step < 12
     trials.finish(again)
