@@ -192,10 +192,8 @@ class FactoredGradients:
             return self._exchange.reduce_rows(self._local)
         rows = plan.layout.empty(self._local.shape[0], of=plan.layout.shard)
         for k, local in enumerate(self._local):
-            pieces = [
-                local[at : at + p.numel()] for at, p in zip(plan.layout.offsets, plan.layout.parameters, strict=True)
-            ]
-            plan.buckets.add(rows[k], pieces)
+            places = zip(plan.layout.offsets, plan.layout.parameters, strict=True)
+            plan.buckets.add(rows[k], [local[at : at + p.numel()].view_as(p) for at, p in places])
         plan.buckets.drain()
         return rows
 

@@ -98,7 +98,7 @@ def exchanged(plan: Plan, exchange: Exchange, local: Tensor, somewhere: list[boo
     for k, (row, mine) in enumerate(zip(rows, local, strict=True)):
         if somewhere[k]:
             places = zip(layout.offsets, layout.parameters, strict=True)
-            plan.buckets.add(row, [mine[at : at + parameter.numel()] for at, parameter in places])
+            plan.buckets.add(row, [mine[at : at + p.numel()].view_as(p) for at, p in places])
     plan.buckets.drain()
     return rows
 

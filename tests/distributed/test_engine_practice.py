@@ -96,7 +96,7 @@ def fitting(model: nn.Module, run: Callable[[Tensor], Tensor]) -> Callable[[], d
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
-    "what", ["plain", "checkpoint", "inplace", "groupnorm", "batchnorm", "dropout", "twice", "compiled"]
+    "what", ["plain", "checkpoint", "inplace", "groupnorm", "batchnorm", "dropout", "embedding", "twice", "compiled"]
 )
 @pytest.mark.usefixtures("path")
 def test_common_trunks_give_autograds_gradient(what: str, way: str) -> None:
@@ -116,6 +116,9 @@ def test_common_trunks_give_autograds_gradient(what: str, way: str) -> None:
         run = lambda x: inner[2:](inner[1](inner[1](inner[0](x)).tanh()))  # type: ignore[index]  # noqa: E731
     if what == "compiled":
         run = torch.compile(model["trunk"], backend="aot_eager")
+    if what == "embedding":  # a table that is not factored, of two axes
+        model["table"] = nn.Embedding(9, 6)
+        run = lambda x: model["trunk"](model["table"](torch.arange(9)))  # noqa: E731
     if what == "batchnorm":
         model["trunk"][0].bias = None  # type: ignore[index]  # its gradient is rounding alone
     if what == "dropout":  # one mask for all passes of a step; the reference draws the same
