@@ -1,7 +1,7 @@
 """Which parameters which tasks reach, read off the autograd graph and agreed by all ranks.
 
-Nobody has to say what is shared: a parameter that two losses reach is, one that a single loss reaches belongs to its
-task.
+Nobody has to say what is shared: a parameter that two losses reach is, one that a single loss reaches belongs to
+its task.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def discover(
     bitmap is combined by maximum, and a parameter that any rank's loss reaches counts for all.
 
     A task that is absent on this rank counts as reaching what it reached ``before``. ``declared`` overrides what is
-    shared; a parameter that is reached but in neither set is treated as its task's own when
-    one task reaches it, as shared when several do.
+    shared; a parameter that is reached but in neither set is treated as its task's own when one task reaches it, as
+    shared when several do.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     bitmap = torch.zeros(len(tasks), len(named), dtype=torch.float32)
