@@ -25,8 +25,7 @@ class _GramOnly(StepGradients):
 
 
 class UpperBoundGradients(_GramOnly):
-    """The Gram of the gradients at the representation stands for that of the parameters': another method, one trunk
-    pass."""
+    """The Gram at the representation stands for that of the parameters: another method, one pass through the trunk."""
 
     @property
     def way(self) -> str:

@@ -1,7 +1,7 @@
 """Passes over one forward graph: K for the task gradients, one for a weighted sum of losses.
 
-Every pass starts from ``seed`` (loss scale / world), so that sums over ranks are means and nothing is divided
-afterwards.
+Every pass starts from ``seed`` (loss scale / world), so that sums over ranks are means and nothing is
+divided afterwards.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from mtlfleet.engine.discovery import Reach
 from mtlfleet.errors import EngineRefused
 
 Gradients = Sequence[Tensor | None]
+DONATED = "donated buffer"  # in torch's error when a compiled part's saved tensors are asked for again
 
 
 @dataclass
@@ -92,6 +93,8 @@ def batched(graph: Graph, inputs: Sequence[Tensor], chunk: int) -> Iterator[tupl
                 root, inputs, starts, retain_graph=True, allow_unused=True, is_grads_batched=True
             )
         except RuntimeError as problem:
+            if DONATED in str(problem):
+                raise
             raise EngineRefused(
                 f"backward='batched': an operation of this model cannot be batched: {str(problem).splitlines()[0]}",
                 notes=[
@@ -117,8 +120,7 @@ def weighted(graph: Graph, weights: Mapping[str, float], heads: str) -> tuple[Te
     """(sum_k weights[k] * loss_k, what the own parameters' second pass starts from), each None when there is none.
 
     With ``heads == "unweighted"`` the task parameters get the gradients of the plain losses instead, by a second pass
-    that
-    ends at the heads.
+    that ends at the heads.
     """
     usable = graph.present
     if not usable:

@@ -41,8 +41,7 @@ class Buckets:
         self._places: list[Tensor] = []  # one rank: the columns of each parameter in the row
         self._slots: list[_Slot] = []
         # The whole direction is gathered after the last pass: until then its memory carries the messages. Allocated
-        # once:
-        # fresh memory costs a page fault every 4 KiB. ``.grad`` are views of it, as in torch's own gradient buckets.
+        # once: fresh memory costs a page fault every 4 KiB. ``.grad`` are views of it, as in torch's gradient buckets.
         self.flat = layout.empty() if exchange.world > 1 else layout.empty(of=0)
         self._spare: Tensor | None = None
         if exchange.world > 1:

@@ -49,8 +49,7 @@ class Plan:
 
 
 class Collector:
-    """Fills rows [K, n] with this rank's columns of the averaged task gradients; ``own`` with its task parameters'
-    sums."""
+    """Fills rows [K, n] with this rank's columns of the averaged task gradients; ``own`` with the heads' sums."""
 
     def __init__(self, plan: Plan, exchange: Exchange, somewhere: Sequence[bool]) -> None:
         self.plan = plan

@@ -14,8 +14,8 @@ class Batch:
     """One rank's part of a global batch of B samples.
 
     ``inputs`` is one tensor [B, ...] or one per task (multi-input problems); ``targets[task]`` [B, ...];
-    ``present[task]``
-    bool [B] says which samples carry the task's label; ``index`` int64 [B] is each sample's stable id in its split.
+    ``present[task]`` bool [B] says which samples carry the task's label; ``index`` int64 [B] is each sample's stable id
+    in its split.
     """
 
     inputs: Tensor | Mapping[str, Tensor]

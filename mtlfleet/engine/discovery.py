@@ -1,7 +1,7 @@
 """Which parameters which tasks reach, read off the autograd graph and agreed by all ranks.
 
-Nobody has to say what is shared: a parameter that two losses reach is, one that a single loss reaches belongs to its
-task.
+Nobody has to say what is shared: a parameter that two losses reach is, one that a single loss reaches belongs to
+its task.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from mtlfleet.engine.exchange import Exchange
+from mtlfleet.errors import EngineRefused
 
 
 def reached(loss: Tensor, stop: Tensor | None = None) -> set[int]:
     """ids of the leaf tensors that ``loss`` depends on, by a walk over its graph (no backward is run).
 
-    With ``stop``, only those that it reaches by a way that does not lead through that tensor.
+    With ``stop``, only those that it reaches by a way that does not lead through that tensor. Raises EngineRefused for
+    a graph with a reentrant checkpoint.
     """
     leaves: set[int] = set()
     seen: set[object] = set() if stop is None else {stop.grad_fn}
@@ -28,6 +30,11 @@ def reached(loss: Tensor, stop: Tensor | None = None) -> set[int]:
         if node is None or node in seen:
             continue
         seen.add(node)
+        if type(node).__name__ == "CheckpointFunctionBackward":
+            raise EngineRefused(
+                "a reentrant checkpoint hides the parameters inside it, and lets no pass through that names its inputs",
+                help="checkpoint(..., use_reentrant=False) computes the same",
+            )
         variable = getattr(node, "variable", None)
         if variable is not None:
             leaves.add(id(variable))
@@ -70,8 +77,8 @@ def discover(
     bitmap is combined by maximum, and a parameter that any rank's loss reaches counts for all.
 
     A task that is absent on this rank counts as reaching what it reached ``before``. ``declared`` overrides what is
-    shared; a parameter that is reached but in neither set is treated as its task's own when
-    one task reaches it, as shared when several do.
+    shared; a parameter that is reached but in neither set is treated as its task's own when one task reaches it, as
+    shared when several do.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     bitmap = torch.zeros(len(tasks), len(named), dtype=torch.float32)

@@ -10,19 +10,24 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from mtlfleet import registry
+from mtlfleet.engine.accumulation import MicroBatches
 from mtlfleet.engine.agreement import BACKWARDS, Agreement
-from mtlfleet.engine.approximate import APPROXIMATIONS, SketchGradients, UpperBoundGradients
-from mtlfleet.engine.backward import Graph
+from mtlfleet.engine.approximate import APPROXIMATIONS
+from mtlfleet.engine.compiled import kept_graphs
 from mtlfleet.engine.discovery import Reach
+from mtlfleet.engine.elementwise import Make
 from mtlfleet.engine.exchange import Exchange
-from mtlfleet.engine.factored import FactoredGradients
-from mtlfleet.engine.gradients import Losses, Needs, Step, Weights
+from mtlfleet.engine.gradients import Losses, Step, Weights
 from mtlfleet.engine.info import StepInfo
+from mtlfleet.engine.microbatches import refuse_accumulation
 from mtlfleet.engine.modules import declared, refuse_rows, refuse_wrappers
+from mtlfleet.engine.opening import Opening, View
 from mtlfleet.engine.outcome import NonFinite
 from mtlfleet.engine.representation import Shown
 from mtlfleet.engine.scaling import LossScale
-from mtlfleet.engine.views import Held, StepGradients
+from mtlfleet.engine.sharded import Options, ShardedOptimizer
+from mtlfleet.engine.skips import Skips
+from mtlfleet.engine.views import StepGradients
 from mtlfleet.errors import EngineRefused
 
 
@@ -34,28 +39,30 @@ class GradientEngine:
     model:          a plain ``nn.Module``; its parameters and buffers are broadcast from rank 0 once.
     method:         a registry name (``"cagrad"``, ``"cagrad@nash"``) or a method object.
     shared:         ``"auto"`` finds the shared parameters from the graph; or a module, or parameters, declared shared.
-    exchange:       ``"auto"`` (all-to-all on gloo, reduce-scatter on NCCL), ``"a2a"``, ``"reduce_scatter"``,
-    ``"allreduce"``.
+    exchange:       ``"auto"`` (all-to-all on gloo, reduce-scatter on NCCL), ``"a2a"``, ``"reduce_scatter"`` or
+                    ``"allreduce"``.
     wire:           ``"fp32"`` or ``"bf16"``: the type in which task gradients travel.
-    backward:       ``"sequential"``: K passes, one task's gradient alive at a time, from the representation if it is
-    known;
-                    ``"batched"``: ``chunk`` tasks per pass; ``"factored"``: the Gram without the weight gradients of
-                    linear
-                    layers, where that saves operations; ``"auto"``: factored if it is computed to be cheaper. All are
-                    exact.
+    backward:       ``"sequential"``: K passes, one task's gradient alive at a time, from the representation if that is
+                    known; ``"batched"``: ``chunk`` tasks per pass; ``"factored"``: the Gram without weight gradients
+                    of linear layers, where that saves operations; ``"auto"``: factored if it is computed to be cheaper.
+                    All are exact.
     chunk:          tasks per batched pass; 0 is all of them. Their gradients are alive together.
     representation: the module whose output all heads read, if ``step`` is not told it as ``features``.
     approximate:    None; ``"ub"``: the Gram at the representation; ``"sketch"``: the Gram of random-sign sketches.
     every:          look at gradients in each ``every``-th step only; in between the last weights are used (labelled).
+    accumulation:   what ``accumulate`` does. ``"reduce"``: exchange each micro-batch's task gradients; ``"local"``: add
+                    them up on this rank and exchange once; both are exact. ``"first"``: the weights of the first
+                    micro-batch for all of them (labelled).
     loss_scale:     fp16: a number, or ``"dynamic"``; one factor on all losses, divided out before a method looks.
+    max_skips:      more steps in a row with non-finite numbers than this raise ``Diverged`` on every rank; None: never.
     process_group:  default: torch's default group if initialised, else a single process.
     seed:           address of the method's own random draws.
 
     Raises
     ------
-    EngineRefused: the model is, or contains, a DistributedDataParallel or DataParallel wrapper. With K backward
-    passes those
-        either fail or, with ``find_unused_parameters=True``, go on with different gradients on each rank.
+    EngineRefused: the model is, or contains, a DistributedDataParallel or DataParallel wrapper. With K backward passes
+        those either fail or, with ``find_unused_parameters=True``, go on with different gradients on each rank. Or the
+        options leave the method without what it looks at.
     """
 
     def __init__(
@@ -71,7 +78,9 @@ class GradientEngine:
         representation: nn.Module | None = None,
         approximate: str | None = None,
         every: int = 1,
+        accumulation: str = "reduce",
         loss_scale: float | str | None = None,
+        max_skips: int | None = None,
         process_group: dist.ProcessGroup | None = None,
         seed: int = 0,
     ) -> None:
@@ -90,15 +99,19 @@ class GradientEngine:
         self.steps = 0
         self.state: Any = None
         self.scale = LossScale.of(loss_scale)
+        self.skips = Skips.of(max_skips)
         self._approximate = approximate
         refuse_rows(self.method, backward, approximate)
         chosen = declared(shared)
         self._agreed = Agreement(model, self.method, self.exchange, backward, chunk, approximate, chosen)
-        self._rows: Tensor | None = None
         self._weights: Weights | None = None
-        self._held: Held | None = None
+        self._micro = MicroBatches(accumulation)
+        if accumulation != "reduce":
+            self._refuse_accumulation()
+        self._sharded: ShardedOptimizer | None = None
         self._before: Losses | None = None
-        self._shown = Shown(representation)
+        self._shown = shown = Shown(representation)
+        self._opening = Opening(self._agreed, shown, self.exchange, self.method, self.scale, self._micro, approximate)
         self.exchange.broadcast([*model.parameters(), *model.buffers()])
 
     @property
@@ -121,61 +134,84 @@ class GradientEngine:
         """Fill ``.grad`` of every parameter that a loss reaches, averaged over ranks and balanced by the method.
 
         ``losses[task]`` is a scalar: the mean over this rank's samples (ranks are averaged with equal weight). A task
-        may be
-        absent on a rank or in a step: it counts as zero there. A method that asks for several batches gets a sequence
-        of
-        such mappings, one per batch; the last is the one whose gradient is written. ``features`` is the tensor (one per
-        batch) that all heads read.
+        may be absent on a rank or in a step: it counts as zero there. A method that asks for several batches gets a
+        sequence of such mappings, one per batch; the last is the one whose gradient is written. ``features`` is the
+        tensor (one per batch) that all heads read. Raises Diverged after too many skipped steps in a row.
         """
-        before = self.exchange.bytes_sent
+        before = self._micro.sent_before if self._micro.open else self.exchange.bytes_sent
         batches = [losses] if isinstance(losses, Mapping) else list(losses)
         self._expect(len(batches))
-        told, somewhere = self._agreed.prepare(batches, self._shown.take(features, len(batches)))
-        if self.state is None:
-            self.state = self.method.init(len(self.tasks))
+        told, somewhere = self._prepare(batches, features)
         at = Step(self.steps, epoch, self.seed)
         self.steps += 1
-        grads = self._open(batches, told, somewhere, at)
-        stale = self._weights if at.number % self.every else None
+        grads = self._opening.open(batches, told, somewhere, at)
         try:
-            self._agreed.record(False)
-            if not torch.isfinite(torch.stack([torch.as_tensor(mean) for mean in told])).all():
-                raise NonFinite("a loss is not finite")
-            if stale is not None:
-                state, status = self.state, f"weights of step {at.number - at.number % self.every}"
-                grads.apply(stale)
-            else:
-                state, status = self.method.step(grads, self.state, at)
-            norm = grads.finish()
+            with kept_graphs():
+                self._agreed.record(False)
+                state, status, label = self._micro.conclude(grads, lambda view: self._decide(view, at, told))
+                norm = grads.finish()
         except NonFinite as reason:
-            self.model.zero_grad(set_to_none=True)
-            info = self._info(grads, 0.0, str(reason), before, skipped=True)
-            self.scale.update(overflowed=True)
-            return info
+            return self._skip(grads, at, str(reason), before)
         finally:
-            self._held = None
+            self._micro.clear()
             self._agreed.record(True)
         self.state, self._before = state, told[-1]
         self._remember(grads)
-        info = self._info(grads, norm, status, before, approximation=None if stale is None else "stale")
+        if self._sharded is not None and grads.outcome.shard is not None:
+            self._sharded.take(self._agreed.plan, grads.outcome.shard, norm)
+        self.skips.took()
+        info = self._info(grads, norm, status, before, label)
         self.scale.update(overflowed=False)
         return info
 
-    def accumulate(self, losses: Mapping[str, Tensor], *, features: Tensor | None = None) -> None:
-        """A micro-batch before the one that ``step`` gets: its task gradients are exchanged and added up, exactly.
+    def _prepare(
+        self, batches: Sequence[Mapping[str, Tensor]], features: Tensor | Sequence[Tensor | None] | None
+    ) -> tuple[list[Losses], list[list[bool]]]:
+        found = self._agreed.prepare(batches, self._shown.take(features, len(batches)))
+        if self.state is None:
+            self.state = self.method.init(len(self.tasks))
+        return found
 
-        Losses are scaled by the user so that those of all micro-batches add up to the whole batch's. Memory stays
-        K * P / W; bytes are K * P per micro-batch. Weights by losses take K passes, for they are known last.
+    def _decide(self, view: Any, at: Step, told: Sequence[Losses] = ()) -> tuple[Any, str, str | None]:
+        """The method looks, or its last weights serve again: (next state, the solver's word, how it approximates)."""
+        if not torch.isfinite(torch.stack([view.losses, *told])).all():
+            raise NonFinite("a loss is not finite")
+        since = at.number % self.every
+        if since and self._weights is not None:
+            view.apply(self._weights)
+            return self.state, f"weights of step {at.number - since}", "stale"
+        return (*self.method.step(view, self.state, at), None)
+
+    def _skip(self, grads: View, at: Step, reason: str, before: int) -> StepInfo:
+        """No gradient, the state as it was; the end if that has happened too often in a row."""
+        self.model.zero_grad(set_to_none=True)
+        if self._sharded is not None:
+            self._sharded.zero_grad()
+        self.skips.count()
+        info = self._info(grads, 0.0, reason, before, skipped=True)
+        self.scale.update(overflowed=True)
+        self.skips.enforce(at.number, reason)
+        return info
+
+    def accumulate(self, losses: Mapping[str, Tensor], *, epoch: int = 0, features: Tensor | None = None) -> None:
+        """A micro-batch before the one that ``step`` gets; what is done with it, ``accumulation`` says.
+
+        Losses are scaled by the user so that those of all micro-batches add up to the whole batch's. Weights by losses
+        take K passes per micro-batch where the way is exact, for they are known last. ``StepInfo.losses`` and
+        ``bytes_sent`` are of all micro-batches. Raises EngineRefused where task gradients do not add up.
         """
-        if self.batches > 1 or self._approximate is not None or self._agreed.looks:
-            raise EngineRefused(
-                "accumulate adds up task gradients, and this engine computes none",
-                notes=["several batches a step, approximations and backward='factored' or 'auto' do without them"],
-                help="leave those options out",
-            )
-        told, somewhere = self._agreed.prepare([losses], self._shown.take(features, 1))
-        opened = self._open([losses], told, somewhere, Step(self.steps, 0, self.seed))
-        self._held = opened.hold() if isinstance(opened, StepGradients) else None
+        self._refuse_accumulation()
+        before = self.exchange.bytes_sent
+        told, somewhere = self._prepare([losses], features)
+        at = Step(self.steps, epoch, self.seed)
+        view = self._opening.open([losses], told, somewhere, at, last=False)
+        assert isinstance(view, StepGradients)
+        with kept_graphs():
+            self._micro.take(view, lambda view: self._decide(view, at), before)
+
+    def _refuse_accumulation(self) -> None:
+        plain = self.batches == 1 and self._approximate is None and not self._agreed.looks
+        refuse_accumulation(self.method, self._micro.way, plain)
 
     @property
     def batches(self) -> int:
@@ -190,7 +226,7 @@ class GradientEngine:
     def observe(self, losses: Mapping[str, Tensor], *, epoch: int = 0) -> None:
         """The losses of the step's (last) batch again, after the optimizer's step; no gradients are needed.
 
-        For methods that watch what a step did to the losses. Leave running statistics alone meanwhile:
+        For methods that watch what a step did to the losses. Leave running statistics alone meanwhile: see
         ``kept_buffers``.
         """
         if self._before is None:
@@ -208,7 +244,7 @@ class GradientEngine:
                 f"method {self.method.name!r} takes losses of {self.batches} batches in a step; found {given}"
             )
 
-    def _remember(self, grads: StepGradients | FactoredGradients) -> None:
+    def _remember(self, grads: View) -> None:
         """What the next step may use again: weights, and the rows' memory where no method can have kept it."""
         if self.every > 1:
             if grads.weights is None:
@@ -217,67 +253,39 @@ class GradientEngine:
                     help="leave `every` out, or take a method that weights tasks",
                 )
             self._weights = Weights(grads.weights)
-        self._rows = grads.buffer if self.method.needs is Needs.GRAM else None
+        self._opening.keep(grads)
 
     def _info(
-        self,
-        grads: StepGradients | FactoredGradients,
-        norm: float,
-        status: str,
-        before: int,
-        *,
-        skipped: bool = False,
-        approximation: str | None = None,
+        self, view: View, norm: float, status: str, before: int, label: str | None = None, *, skipped: bool = False
     ) -> StepInfo:
-        return StepInfo(
-            self.tasks,
-            grads.losses,
-            grads.weights,
-            grads.seen_gram,
-            norm,
-            status,
-            skipped,
-            self.exchange.bytes_sent - before,
-            backward=grads.way,
-            approximation=approximation or (self._approximate if grads.seen_gram is not None else None),
-            loss_scale=self.scale.scale,
-        )
+        sent, scale, row = self.exchange.bytes_sent - before, self.scale.scale, self.skips.in_a_row
+        if label is None and view.seen_gram is not None:
+            label = self._approximate
+        losses, weights, gram = view.losses, view.weights, view.seen_gram
+        return StepInfo(self.tasks, losses, weights, gram, norm, status, skipped, sent, view.way, label, scale, row)
 
-    def _open(
-        self, batches: Sequence[Mapping[str, Tensor]], told: Sequence[Losses], somewhere: Sequence[list[bool]], at: Step
-    ) -> StepGradients | FactoredGradients:
-        agreed = self._agreed
-        if self._rows is not None and not agreed.holds(self._rows):
-            self._rows = None
-        opened: list[StepGradients] = []
-        kind = {None: StepGradients, "ub": UpperBoundGradients, "sketch": SketchGradients}[self._approximate]
-        for place, losses in enumerate(batches):
-            z = self._shown.z[place] if agreed.behind else None
-            graph = Graph(losses, agreed.reach, self.exchange.world, self.scale.scale, z, agreed.width)
-            if agreed.factors is not None:
-                return FactoredGradients(graph, told[0], agreed.factors, agreed.calls, self.exchange, self.method.heads)
-            buffer = self._rows if place == len(batches) - 1 else None
-            view = kind(
-                graph,
-                told[place],
-                agreed.plan,
-                self.exchange,
-                self.method.heads,
-                somewhere[place],
-                buffer,
-                agreed.behind,
-                self._held,
-            )
-            if isinstance(view, SketchGradients):
-                view.key = (self.seed, at.number)
-            opened.append(view)
-        opened[-1].batches = tuple(opened)
-        return opened[-1]
+    def sharded_optimizer(self, make: Make, *, options: Options | None = None) -> ShardedOptimizer:
+        """An optimizer that keeps 1/W of its state for the shared parameters on each rank (ZeRO stage 1).
+
+        ``make`` turns parameters into an elementwise optimizer: ``lambda parameters: AdamW(parameters, lr=1e-3)``. It
+        is called on small matrices first, to see that it is one. ``options(name, parameter)`` gives what differs for a
+        parameter: ``{"weight_decay": 0.0}`` for biases. From here on shared parameters get no ``.grad``: the gradient
+        stays in shards, and the optimizer's step gathers the parameters, where otherwise the engine's step gathers the
+        gradient. Raises EngineRefused for an optimizer that is not elementwise.
+        """
+        if self._sharded is not None:
+            raise EngineRefused("this engine's gradients go to a sharded optimizer already: it has one")
+        self._sharded = ShardedOptimizer(self.model, self.exchange, make, options)
+        self._opening.keeps_shard = True
+        return self._sharded
 
     def clip_(self, max_norm: float) -> float:
-        """Scale all ``.grad`` so that their joint norm is at most ``max_norm``; gives the norm before. No
-        communication:
-        every rank holds the same gradients."""
+        """Scale all gradients so that their joint norm is at most ``max_norm``; gives the norm before.
+
+        No communication: every rank holds the same gradients, or knows the norm of those in shards.
+        """
+        if self._sharded is not None:
+            return self._sharded.clip_(max_norm)
         return float(nn.utils.clip_grad_norm_(self.model.parameters(), max_norm))
 
     def state_dict(self) -> dict[str, Any]:
@@ -288,6 +296,7 @@ class GradientEngine:
             "tasks": list(self.tasks),
             "weights": self._weights,
             "loss_scale": [self.scale.scale, self.scale.good],
+            "skips": [self.skips.in_a_row, self.skips.total],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -295,4 +304,6 @@ class GradientEngine:
         self.steps = int(state["steps"])
         self._weights = state["weights"]
         self.scale.scale, self.scale.good = state["loss_scale"]
+        self.skips.in_a_row, self.skips.total = state.get("skips", (0, 0))
+        self._micro.clear()
         self.state = self.method.unpack(state["method"], len(self.tasks)) if self.tasks else None

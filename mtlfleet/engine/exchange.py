@@ -1,9 +1,8 @@
 """Collectives between ranks, counted in bytes. The only file of the engine that talks to ``torch.distributed``.
 
-gloo's reduce-scatter moves as many bytes as an all-reduce, so on CPU a shard is reduced by one all-to-all and a sum
-in rank
-order; that also makes the bits independent of ring schedules. NCCL's reduce-scatter is a true one and is used there.
-Small tensors on gloo travel by all-to-all as well: one round trip, a third of the time of gloo's own all-reduce.
+gloo's reduce-scatter moves as many bytes as an all-reduce, so on CPU a shard is reduced by one all-to-all and a sum in
+rank order; that also makes the bits independent of ring schedules. NCCL's reduce-scatter is a true one and is used
+there. Small tensors on gloo travel by all-to-all as well: one round trip, a third of the time of its own all-reduce.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ class FactoredGradients:
         self._calls = calls
         self._exchange = exchange
         self._heads = heads
-        self._out = Outcome(graph, factors.whole, exchange, heads)
+        self.outcome = self._out = Outcome(graph, factors.whole, exchange, heads)
         self._local: Tensor | None = None  # [K, padded] direct rows of this rank
         self._outputs: dict[str, Tensor] = {}  # layer -> D [K, R, d_out]
 
@@ -192,10 +192,8 @@ class FactoredGradients:
             return self._exchange.reduce_rows(self._local)
         rows = plan.layout.empty(self._local.shape[0], of=plan.layout.shard)
         for k, local in enumerate(self._local):
-            pieces = [
-                local[at : at + p.numel()] for at, p in zip(plan.layout.offsets, plan.layout.parameters, strict=True)
-            ]
-            plan.buckets.add(rows[k], pieces)
+            places = zip(plan.layout.offsets, plan.layout.parameters, strict=True)
+            plan.buckets.add(rows[k], [local[at : at + p.numel()].view_as(p) for at, p in places])
         plan.buckets.drain()
         return rows
 

@@ -104,8 +104,7 @@ class TaskGradients(Protocol):
         ...
 
     def grams(self, by: str = "tensor") -> tuple[tuple[str, ...], Tensor]:
-        """(names [L], [L, K, K]): Grams of groups of parameters, by ``"tensor"`` or ``"layer"``; they add up to
-        ``gram``."""
+        """(names [L], [L, K, K]): the Gram by groups of parameters, by ``"tensor"`` or ``"layer"``; they sum to it."""
         ...
 
     def apply_grouped(self, weights: Tensor, by: str = "tensor") -> None:

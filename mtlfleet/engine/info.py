@@ -12,15 +12,15 @@ from torch import Tensor
 class StepInfo:
     """What one step did. Tensors are CPU float64 and equal on every rank.
 
-    losses [K]; weights [K] or None (elementwise methods); gram [K, K] or None (not asked for); ``update_norm``
-    the Euclidean norm of the shared gradient; ``status`` the method's word; ``skipped`` when a non-finite number was
-    found,
-    in which case no ``.grad`` is set and the method's state is as before. ``bytes_sent`` by this rank in its
-    collectives.
+    losses [K]; weights [K] or None (elementwise methods); gram [K, K] or None (not asked for); ``update_norm`` the
+    Euclidean norm of the shared gradient; ``status`` the method's word; ``skipped`` when a non-finite number was found,
+    in which case no ``.grad`` is set and the method's state is as before; ``skips`` how many such steps this one is the
+    last of, in a row. ``bytes_sent`` by this rank in its collectives, its micro-batches' included.
 
     ``backward`` says how the gradients were computed: ``"weighted"`` (one pass), ``"sequential"``, ``"heads first"``,
     ``"batched"``, ``"factored"`` with the layers that were; ``approximation`` is None for exact steps, else ``"ub"``,
-    ``"sketch"`` or ``"stale"``. ``loss_scale`` is the factor the losses carried in half precision (1 without).
+    ``"sketch"``, ``"stale"``, or ``"first"``: weights (and gram) of the first micro-batch only. ``loss_scale`` is the
+    factor the losses carried in half precision (1 without).
     """
 
     tasks: tuple[str, ...]
@@ -34,6 +34,7 @@ class StepInfo:
     backward: str = "sequential"
     approximation: str | None = None
     loss_scale: float = 1.0
+    skips: int = 0
 
     @property
     def norms(self) -> Tensor | None:

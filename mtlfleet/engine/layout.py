@@ -25,11 +25,9 @@ class Piece(NamedTuple):
 class Layout:
     """Parameters in a fixed order, flattened; ``padded`` = P rounded up to whole columns of every rank.
 
-    Bucket b is ``flat[b * bucket : (b + 1) * bucket]``; rank r owns its r-th part of ``world`` equal ones, and a
-    rank's shard
-    is those parts, bucket after bucket: ``shard`` = n numbers. The order is equal on every rank, so a column of the
-    shard
-    means the same parameter everywhere that the same bucket size is used.
+    Bucket b is ``flat[b * bucket : (b + 1) * bucket]``; rank r owns its r-th part of ``world`` equal ones, and a rank's
+    shard is those parts, bucket after bucket: ``shard`` = n numbers. The order is equal on every rank, so a column of
+    the shard means the same parameter everywhere that the same bucket size is used.
     """
 
     parameters: tuple[nn.Parameter, ...]

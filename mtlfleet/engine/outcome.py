@@ -10,11 +10,38 @@ from torch import Tensor, nn
 
 from mtlfleet.engine.backward import Graph, weighted
 from mtlfleet.engine.collect import Plan
+from mtlfleet.engine.discovery import Reach
 from mtlfleet.engine.exchange import Exchange
+
+SURE = 1e37  # a norm below this has no number in it that float32 cannot hold
 
 
 class NonFinite(ArithmeticError):
     """A loss or a task gradient is NaN or infinite, on some rank; raised on all of them."""
+
+
+def gathered(plan: Plan, exchange: Exchange, shard: Tensor) -> Tensor:
+    """Every rank's n columns -> [padded] in the layout's order; each bucket goes straight to its place."""
+    if plan.buckets is None or exchange.world == 1:
+        return exchange.gather(shard)
+    layout, flat = plan.layout, plan.buckets.flat
+    shard, works = shard.contiguous(), []
+    for bucket in range(layout.buckets):
+        first, last = layout.span(bucket)
+        mine = shard[first // layout.world : last // layout.world]
+        works.append(exchange.post_gather(mine, flat[first:last]))
+    for work in works:
+        work.wait()
+    return flat
+
+
+def scale_by_task(own: Tensor, weights: Tensor, reach: Reach) -> None:
+    """Task parameters' gradients, task after task, times their task's weight; in place."""
+    cursor = 0
+    for k, task in enumerate(reach.tasks):
+        size = sum(parameter.numel() for parameter in reach.own[task])
+        own[cursor : cursor + size] *= float(weights[k])
+        cursor += size
 
 
 class Outcome:
@@ -30,34 +57,23 @@ class Outcome:
         self.own_local: Tensor | None = None  # this rank's sum, times the loss scale
         self.own: Tensor | None = None  # averaged, times the loss scale
         self.norm: float | None = None
+        self.keeps_shard = False  # the direction stays in the ranks' shards: a sharded optimizer steps on them
+        self.shard: Tensor | None = None  # [n]
         self._written = False  # the shared gradients are in place
         self._scale = 1.0  # what is still to be divided out of the direction
 
     def gather(self, shard: Tensor) -> None:
-        """This rank's n columns -> the whole direction; each bucket goes straight to its place."""
-        layout = self._plan.layout
-        if self._plan.buckets is None or self._exchange.world == 1:
-            self._flat = self._exchange.gather(shard)
-            return
-        self._flat = self._plan.buckets.flat
-        shard, works = shard.contiguous(), []
-        for bucket in range(layout.buckets):
-            first, last = layout.span(bucket)
-            mine = shard[first // layout.world : last // layout.world]
-            works.append(self._exchange.post_gather(mine, self._flat[first:last]))
-        for work in works:
-            work.wait()
+        """This rank's n columns -> the whole direction, unless it is to stay in shards."""
+        if self.keeps_shard:
+            self.shard = shard
+        else:
+            self._flat = gathered(self._plan, self._exchange, shard)
 
     def scale_own(self, weights: Tensor) -> None:
         """Task parameters' gradients times their task's weight."""
         self._average_own()
-        if self.own is None:
-            return
-        cursor = 0
-        for k, task in enumerate(self._graph.reach.tasks):
-            size = sum(parameter.numel() for parameter in self._graph.reach.own[task])
-            self.own[cursor : cursor + size] *= float(weights[k])
-            cursor += size
+        if self.own is not None:
+            scale_by_task(self.own, weights, self._graph.reach)
 
     def _average_own(self) -> None:
         """Mean over ranks of the task parameters' gradients, if the Gram's message did not carry them."""
@@ -99,6 +115,10 @@ class Outcome:
         shared, own = found[: len(layout.parameters)], found[len(layout.parameters) :]
         if plain is not None:
             own = torch.autograd.grad(plain, mine, self._graph.start(plain), allow_unused=True)
+        if self.keeps_shard:
+            self._own_of(mine, own)
+            self.gather(self._exchange.reduce(layout.pack(shared, layout.empty())))
+            return
         if self._exchange.world == 1:
             pairs = zip(inputs, (*shared, *own), strict=True)
             self._direct = [torch.zeros_like(p) if g is None else g for p, g in pairs]
@@ -115,7 +135,9 @@ class Outcome:
         """``found``: this rank's gradient of every shared parameter, by the parameter's id, to be summed over ranks."""
         layout, buckets = self._plan.layout, self._plan.buckets
         gradients = [found[id(parameter)] for parameter in layout.parameters]
-        if self._exchange.world == 1:
+        if self.keeps_shard and (buckets is None or self._exchange.world == 1):
+            self.gather(self._exchange.reduce(layout.pack(gradients, layout.empty())))
+        elif self._exchange.world == 1:
             for parameter, gradient in zip(layout.parameters, gradients, strict=True):
                 parameter.grad = gradient.to(parameter.dtype)
             self._written = True
@@ -145,14 +167,19 @@ class Outcome:
             if plain is not None:
                 own = torch.autograd.grad(plain, mine, self._graph.start(plain), allow_unused=True)
         buckets.end()
-        if self._plan.own is not None and mine:
-            self.own_local = self._plan.own.pack(own, self._plan.own.empty())
+        self._own_of(mine, own)
         buckets.drain()
         self._average_own()
         self.gather(row)
 
+    def _own_of(self, mine: Sequence[nn.Parameter], found: Sequence[Tensor | None]) -> None:
+        if self._plan.own is not None and mine:
+            self.own_local = self._plan.own.pack(found, self._plan.own.empty())
+
     def finish(self) -> float:
         """Set ``.grad``; gives the norm of the shared gradient. Raises NonFinite, and then nothing is set."""
+        if self.shard is not None:
+            return self._finish_shard(self.shard)
         if self._direct is not None:
             return self._hand_over(self._direct)
         if self._written:
@@ -168,6 +195,17 @@ class Outcome:
         self._finish_own()
         self._plan.layout.write(self._flat)
         return norm
+
+    def _finish_shard(self, shard: Tensor) -> float:
+        """As ``finish``, of this rank's columns; one number is exchanged where the Gram does not tell the norm."""
+        if self._scale != 1.0:
+            shard.mul_(1.0 / self._scale)
+        if self.norm is None or not self.norm < SURE:
+            squares = torch.linalg.vector_norm(shard, dtype=torch.float64).square().cpu().reshape(1)
+            self.norm = math.sqrt(float(self._exchange.total(squares)))
+        if not math.isfinite(self.norm):
+            raise NonFinite("the combined gradient is not finite")
+        return self._finish_own()
 
     def _finish_own(self) -> float:
         self._average_own()

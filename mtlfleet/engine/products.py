@@ -11,8 +11,7 @@ CACHED = 131_072  # float64 numbers of a block: 1 MiB, so that the conversion ne
 
 
 def block_gram(rows: Tensor, other: Tensor | None = None) -> Tensor:
-    """rows [K, n] (and other [J, n]) -> [K, K] (or [K, J]) on the CPU, block of columns after block, all
-    in float64."""
+    """rows [K, n] (and other [J, n]) -> [K, K] (or [K, J]) on the CPU, block after block of columns, in float64."""
     right = rows if other is None else other
     gram = torch.zeros(rows.shape[0], right.shape[0], dtype=torch.float64, device=rows.device)
     columns = max(256, CACHED // max(1, rows.shape[0]))
@@ -33,8 +32,7 @@ def group_grams(rows: Tensor, groups: Sequence[Sequence[tuple[int, int]]]) -> Te
 
 
 def combine(rows: Tensor, weights: Tensor, *, in_place: bool) -> Tensor:
-    """weights [K] @ rows [K, n] -> [n]; ``in_place`` leaves it in the first row, so that no further n numbers are
-    needed."""
+    """weights [K] @ rows [K, n] -> [n]; ``in_place`` leaves it in the first row: no further n numbers are needed."""
     weights = weights.to(rows.dtype).to(rows.device)
     if not in_place:
         return torch.mv(rows.t(), weights)

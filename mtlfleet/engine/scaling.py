@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class LossScale:
-    """The factor that keeps half-precision gradients from vanishing. All ranks see the same skips, hence the same
-    scale.
+    """The factor that keeps half-precision gradients from vanishing. All ranks see the same skips, hence one scale.
 
     A step that overflowed halves it; ``growth_interval`` good steps in a row double it.
     Source: Micikevicius et al., Mixed Precision Training, ICLR 2018.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from mtlfleet.engine.backward import Graph
 from mtlfleet.engine.collect import Collector, Plan
 from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.gradients import Gram, Losses, Rows, Weights
+from mtlfleet.engine.microbatches import Held
 from mtlfleet.engine.outcome import NonFinite, Outcome
 from mtlfleet.engine.products import block_gram, combine, group_grams
 from mtlfleet.engine.representation import Representation, refuse_without
@@ -19,15 +19,6 @@ from mtlfleet.engine.representation import Representation, refuse_without
 RIDES = 65_536  # gradients of task parameters that fit in the Gram's message
 
 __all__ = ["NonFinite", "StepGradients", "block_gram"]
-
-
-@dataclass
-class Held:
-    """What micro-batches before this one have left: rows [K, n], task parameters' sums, losses [K]."""
-
-    rows: Tensor
-    own: Tensor | None
-    losses: Losses
 
 
 class StepGradients:
@@ -56,7 +47,7 @@ class StepGradients:
         self._representation: Representation | None = None
         self._rows: Tensor | None = None
         self._seen = False  # a method holds the rows: they are not written to
-        self._out = Outcome(graph, plan, exchange, heads)
+        self.outcome = self._out = Outcome(graph, plan, exchange, heads)
         self.weights: Tensor | None = None
         self.seen_gram: Tensor | None = None
         self._held = held
@@ -156,17 +147,23 @@ class StepGradients:
     def _collected(self) -> Tensor:
         """The rows as they came, times the loss scale unless a method has asked for them."""
         if self._rows is None:
-            held = self._held
-            own = self._plan.own.empty() if self._plan.own is not None else None
-            if held is not None:
-                own, self.buffer = held.own, held.rows
-            self._rows = self.buffer = self._collector.run(self._graph, self.buffer, own, add=held is not None)
+            if self._held is not None:
+                self._rows, own = self._held.collect(self._collector, self._graph)
+            else:
+                own = self._plan.own.empty() if self._plan.own is not None else None
+                self._rows = self._collector.run(self._graph, self.buffer, own)
+            self.buffer = self._rows
             self._out.own_local = own
         return self._rows
 
-    def hold(self) -> Held:
+    def hold(self, local: bool) -> Held:
         """Keep what there is so far for the next micro-batch, this one's gradients included."""
-        return Held(self._collected(), self._out.own_local, self.losses)
+        if self._held is None:
+            self._held = Held.first(self._collector, self._graph, self.losses, self.buffer, local)
+        else:
+            self._held.add(self._collector, self._graph)
+        self._held.losses = self.losses
+        return self._held
 
     def apply(self, weights: Weights) -> None:
         """From the rows if they were asked for, else by one ordinary backward and one all-reduce."""

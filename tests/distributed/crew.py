@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from mtlfleet.engine import collect, factored
 from mtlfleet.train import Communicator
 
 
@@ -23,6 +25,16 @@ def _member(rank: int, world: int, folder: str, function: Callable[..., Any], ar
         torch.save(function(rank, world, *arguments), f"{folder}/{rank}.pt")
     finally:
         Communicator.leave()
+
+
+def crew_or_alone(world: int, patch: pytest.MonkeyPatch, function: Callable[..., Any]) -> list[Any]:
+    """As ``crew``, but one rank is this process: none is started. What the function sets in the engine's
+    modules is set back."""
+    if world > 1:
+        return crew(world, function)
+    for module, name in ((collect, "TOGETHER"), (collect, "bucket_size"), (factored, "gain")):
+        patch.setattr(module, name, getattr(module, name))
+    return [function(0, 1)]
 
 
 def crew(world: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch._functorch import config
 from torch.utils.checkpoint import checkpoint
 
 from mtlfleet.engine import GradientEngine, Needs, kept_buffers
@@ -92,12 +95,18 @@ def fitting(model: nn.Module, run: Callable[[Tensor], Tensor]) -> Callable[[], d
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("what", ["plain", "checkpoint", "inplace", "groupnorm", "twice", "compiled"])
+@pytest.mark.parametrize(
+    "what", ["plain", "checkpoint", "inplace", "groupnorm", "batchnorm", "dropout", "embedding", "twice", "compiled"]
+)
 @pytest.mark.usefixtures("path")
 def test_common_trunks_give_autograds_gradient(what: str, way: str) -> None:
-    more = {"inplace": [nn.ReLU(inplace=True)], "groupnorm": [nn.GroupNorm(2, 8)], "twice": [nn.Linear(8, 8)]}.get(
-        what, []
-    )
+    more = {
+        "inplace": [nn.ReLU(inplace=True)],
+        "groupnorm": [nn.GroupNorm(2, 8)],
+        "batchnorm": [nn.BatchNorm1d(8)],
+        "dropout": [nn.Dropout(0.5)],
+        "twice": [nn.Linear(8, 8)],
+    }.get(what, [])
     model = nn.ModuleDict({"trunk": trunk(*more), "heads": heads()})
     run: Callable[[Tensor], Tensor] = model["trunk"]
     if what == "checkpoint":
@@ -107,12 +116,108 @@ def test_common_trunks_give_autograds_gradient(what: str, way: str) -> None:
         run = lambda x: inner[2:](inner[1](inner[1](inner[0](x)).tanh()))  # type: ignore[index]  # noqa: E731
     if what == "compiled":
         run = torch.compile(model["trunk"], backend="aot_eager")
+    if what == "embedding":  # a table that is not factored, of two axes
+        model["table"] = nn.Embedding(9, 6)
+        run = lambda x: model["trunk"](model["table"](torch.arange(9)))  # noqa: E731
+    if what == "batchnorm":
+        model["trunk"][0].bias = None  # type: ignore[index]  # its gradient is rounding alone
+    if what == "dropout":  # one mask for all passes of a step; the reference draws the same
+
+        def run(x: Tensor) -> Tensor:
+            torch.manual_seed(2)
+            return model["trunk"](x)  # type: ignore[no-any-return]
+
     info = check(model, fitting(model, run), way)
+    if what == "batchnorm":  # two forward passes in all, however many backward: the engine adds none
+        assert int(model["trunk"][1].num_batches_tracked) == 2  # type: ignore[index]
     if what in ("plain", "inplace", "twice") and way == "factored":
         assert (
             info.backward
             == f"factored, {3 if what == 'twice' else 2} of {K + (3 if what == 'twice' else 2)} linear layers"
         )
+
+
+@pytest.mark.parametrize("way", ["sequential", "batched"])
+@pytest.mark.usefixtures("path")
+def test_a_compiled_trunk_that_gave_its_tensors_away_is_refused_with_both_ways_out(way: str) -> None:
+    """The check is torch's own, and the same for every compiler; with aot_eager it costs no C++ compiler's time."""
+    torch._dynamo.reset()
+    model = nn.ModuleDict({"trunk": trunk(nn.Tanh()), "heads": heads()})
+    losses = fitting(model, torch.compile(model["trunk"], backend="aot_eager"))
+    torch.stack(list(losses().values())).sum().backward()  # one pass, no graph kept
+    with pytest.raises(EngineRefused, match=r"donated_buffer = False .* or leave that part uncompiled") as refusal:
+        GradientEngine(model, Half(), backward=way).step(losses())
+    assert "donated buffers" in str(refusal.value.__cause__), "torch says it in other words now"
+    check(model, fitting(model, model["trunk"]), way)
+    torch._dynamo.reset()
+    with config.patch(donated_buffer=False):
+        torch.stack(list(losses().values())).sum().backward()
+        check(model, losses, way)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # inductor's imports
+def test_the_compiler_that_writes_cpp_and_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("c++") is None and shutil.which("g++") is None:
+        pytest.skip("torch.compile's inductor needs a C++ compiler on the CPU")
+    torch._dynamo.reset()
+    model = nn.ModuleDict({"trunk": trunk(nn.Tanh()), "heads": heads()})
+    losses = fitting(model, torch.compile(model["trunk"]))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "first"))  # what an earlier run compiled may differ
+    check(model, losses, "sequential")  # K passes come first: nothing is given away
+    torch._dynamo.reset()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "second"))
+    torch.stack(list(losses().values())).sum().backward()
+    with pytest.raises(EngineRefused, match="donated_buffer = False"):
+        check(model, losses, "sequential")
+    torch._dynamo.reset()
+    with config.patch(donated_buffer=False):
+        # The cache has the backward pass that overwrites, and torch takes it.
+        with pytest.raises(EngineRefused, match="another gradient when it is asked a second time"):
+            check(model, losses, "sequential")
+        torch._dynamo.reset()
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "third"))
+        torch.stack(list(losses().values())).sum().backward()
+        check(model, losses, "sequential")
+
+
+class CompiledFunction(torch.autograd.Function):
+    """exp, whose backward pass spoils what it saved, as code compiled for one pass does; torch's name for such code."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.saved = x.exp()
+        return x.exp()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        found = g * ctx.saved
+        ctx.saved.mul_(0.5)
+        return found
+
+
+def test_a_compiled_part_that_overwrites_what_it_saved_is_found_out() -> None:
+    """The same without a compiler."""
+    model = nn.ModuleDict({"trunk": trunk(), "heads": heads()})
+    losses = fitting(model, lambda x: CompiledFunction.apply(model["trunk"](x)))  # type: ignore[no-untyped-call]
+    for method in ("mgda", "graddrop"):
+        with pytest.raises(EngineRefused, match="another gradient when it is asked a second time"):
+            GradientEngine(model, method).step(losses())
+    with pytest.raises(EngineRefused, match="TORCHINDUCTOR_FX_GRAPH_CACHE=0"):
+        GradientEngine(model, "sum", accumulation="local").accumulate(losses())
+    assert not GradientEngine(model, "sum").step(losses()).skipped  # one pass is all it was compiled for
+
+
+def test_a_reentrant_checkpoint_is_refused_with_the_way_out() -> None:
+    model = nn.ModuleDict({"trunk": trunk(), "heads": heads()})
+    inner = model["trunk"]
+    for run in (
+        lambda x: checkpoint(inner, x.requires_grad_(), use_reentrant=True),
+        lambda x: inner[1:](checkpoint(inner[0], x.requires_grad_(), use_reentrant=True)),  # type: ignore[index]
+    ):
+        for way in WAYS:
+            with pytest.raises(EngineRefused, match="use_reentrant=False"):
+                GradientEngine(model, Half(), backward=way).step(fitting(model, run)())
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -234,9 +339,10 @@ def test_random_networks_equal_autograd(widths: list[int], depths: list[int], fr
         collecting.TOGETHER, factoring.gain = kept
 
 
+@pytest.mark.parametrize("accumulation", ["reduce", "local"])
 @pytest.mark.parametrize("name", ["mgda", "sum", "uw"])
 @pytest.mark.usefixtures("path")
-def test_micro_batches_add_up_to_the_whole_batch(name: str) -> None:
+def test_micro_batches_add_up_to_the_whole_batch(name: str, accumulation: str) -> None:
     model = nn.ModuleDict({"trunk": trunk(), "heads": heads()})
     x, y = torch.randn(12, 6, generator=torch.Generator().manual_seed(4)), torch.ones(12, 2)
 
@@ -246,7 +352,7 @@ def test_micro_batches_add_up_to_the_whole_batch(name: str) -> None:
 
     whole = GradientEngine(model, name).step(losses(slice(0, 12), 1))
     expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-    engine = GradientEngine(model, name)
+    engine = GradientEngine(model, name, accumulation=accumulation, representation=model["trunk"])
     for _ in range(2):  # nothing is left over for the second step
         for start in (0, 4):
             engine.accumulate(losses(slice(start, start + 4), 3))
