@@ -238,7 +238,7 @@ class GradientEngine:
             status,
             skipped,
             self.exchange.bytes_sent - before,
-            backward=grads.way,
+            backward=self._agreed.told(grads.way),
             approximation=approximation or (self._approximate if grads.seen_gram is not None else None),
             loss_scale=self.scale.scale,
         )

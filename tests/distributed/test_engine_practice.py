@@ -111,7 +111,7 @@ def test_common_trunks_give_autograds_gradient(what: str, way: str) -> None:
     if what in ("plain", "inplace", "twice") and way == "factored":
         assert (
             info.backward
-            == f"factored, {3 if what == 'twice' else 2} of {K + (3 if what == 'twice' else 2)} linear layers"
+            == f"factored, {3 if what == 'twice' else 2} of {K + (3 if what == 'twice' else 2)} layers"
         )
 
 
