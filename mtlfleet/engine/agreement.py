@@ -158,22 +158,32 @@ class Agreement:
         # Other forward passes, and outputs that were written over, have left calls that no loss goes through.
         live = {name: [call for call in made if call.edge.node in nodes] for name, made in self.calls.items()}
         self.calls = {name: made for name, made in live.items() if made}
-        everything = recorder.everything
-        chunk = self._batches(recorder, losses, z, nodes) if self._backward == "auto" and everything else 0
-        if not chunk and self.looks:
-            found = Factors.of(self.reach, recorder, self.calls, counts, self._exchange)
-            if found is not None and (self._backward == "factored" or found.fits(len(self.tasks))):
-                self.factors = found
+        found = Factors.of(self.reach, recorder, self.calls, counts, self._exchange) if self.looks else None
+        if found is not None and self._backward == "auto" and not found.fits(len(self.tasks)):
+            found = None
+        everything, chunk = recorder.everything, 0
+        if self._backward == "auto" and everything:
+            chunk = self._batches(recorder, losses, z, nodes, found)
+        self.factors = None if chunk else found
         recorder.listen(() if self.factors is None else self.factors.layers, again=not everything)
         self.calls = {name: made for name, made in self.calls.items() if recorder.hears(name)}
         return chunk
 
-    def _batches(self, recorder: Recorder, losses: Mapping[str, Tensor], z: Tensor | None, nodes: set[object]) -> int:
+    def _batches(
+        self,
+        recorder: Recorder,
+        losses: Mapping[str, Tensor],
+        z: Tensor | None,
+        nodes: set[object],
+        factors: Factors | None,
+    ) -> int:
         """Tasks per batched pass if that is computed to be cheapest and goes through on every rank, else 0."""
         numbers = [call.numbers for layer in recorder.layers for call in self.calls.get(layer.name, ())]
         most = int(self._exchange.maximum(torch.tensor([float(max(numbers, default=0))])))
         parameters = self.reach.shared if self.behind else (*self.reach.shared, *self.reach.own_parameters)
         chunk = cost.chunk(len(self.tasks), sum(p.numel() for p in parameters), most)
+        if factors is not None and cost.outweighs(factors.saved, len(self.tasks), factors.called):
+            return 0
         if chunk:
             self._unbatched = bool(
                 self._exchange.maximum(torch.tensor([float(not self._probe(recorder, losses, z, nodes))]))

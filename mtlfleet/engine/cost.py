@@ -8,6 +8,7 @@ from __future__ import annotations
 TOGETHER = 1_048_576  # numbers of task gradients that a batched pass may keep alive: 4 MiB
 SHORT = 16_384  # numbers that a layer reads or gives: below this, calling an operation costs more than the operation
 FEWEST = 4  # tasks in a batched pass
+CALL = 750_000  # operations that a layer's calls in one task's pass are worth
 MARGIN = 1.25  # by which the factored way must be ahead: CPU times stray from operation counts by that much
 
 
@@ -36,3 +37,8 @@ def chunk(tasks: int, parameters: int, numbers: int) -> int:
         return 0
     passes = -(-tasks // most)
     return -(-tasks // passes)
+
+
+def outweighs(saved: float, tasks: int, layers: int) -> bool:
+    """Whether the operations that factored layers save are worth more than the calls that batched passes save."""
+    return saved > CALL * tasks * layers

@@ -41,7 +41,8 @@ class Factors:
     direct: Plan | None
     whole: Plan  # of all shared parameters: what is written in the end
     candidates: int
-    saved: float
+    called: int  # of the shared candidates, on any rank
+    saved: float  # operations
 
     @classmethod
     def of(
@@ -65,9 +66,10 @@ class Factors:
             told[0, place] = float(not (apt or absent) or not all(call.intact for call in mine))
             told[1, place] = float(sum(call.rows for call in mine))
         told = exchange.maximum(told)
-        chosen, saved = [], 0.0
+        chosen, called, saved = [], 0, 0.0
         for place, layer in enumerate(recorder.layers):
             rows = int(told[1, place])
+            called += rows > 0 and id(layer.weight) in shared
             if not told[0, place] and rows and id(layer.weight) in shared:
                 more = gain(len(reach.tasks), rows, exchange.world, layer.d_in, layer.d_out, layer.unfolding)
                 if more > 0:
@@ -75,9 +77,8 @@ class Factors:
                     saved += more
         if not chosen:
             return None
-        return cls(
-            tuple(chosen), _direct(reach, chosen, exchange), _whole(reach, exchange), len(recorder.layers), saved
-        )
+        direct, whole = _direct(reach, chosen, exchange), _whole(reach, exchange)
+        return cls(tuple(chosen), direct, whole, len(recorder.layers), called, saved)
 
     def fits(self, tasks: int) -> bool:
         """Whether the direct rest, which every rank holds whole, stays below one shard of everything."""
@@ -212,8 +213,7 @@ class FactoredGradients:
         bias = layer.bias is not None
         if self._exchange.world == 1:
             return factor_gram(inputs, outputs, inputs, outputs, bias)
-        both = torch.cat([inputs, outputs.transpose(0, 1).flatten(1)], 1)
-        everyone = self._exchange.gather_rows(both)
+        everyone = self._exchange.gather_rows(torch.cat([inputs, outputs.transpose(0, 1).flatten(1)], 1))
         tasks, _, width = outputs.shape
         theirs = everyone[:, layer.d_in :].view(-1, tasks, width).transpose(0, 1)
         return factor_gram(inputs, outputs, everyone[:, : layer.d_in], theirs, bias)
@@ -246,14 +246,19 @@ class FactoredGradients:
                 yield direct[id(parameter)]
                 continue
             if layer.name not in outputs:
-                each = self._outputs.pop(layer.name)
-                outputs[layer.name] = combine(each.flatten(1), weights, in_place=False).view(each.shape[1:])
+                outputs[layer.name] = _mixed(self._outputs.pop(layer.name), weights)
             if parameter is layer.bias:
                 yield outputs[layer.name].sum(0)
             else:
                 inputs = layer.inputs(self._calls.pop(layer.name, ()))
                 yield (outputs[layer.name].t() @ inputs).view_as(parameter)
+                del inputs
 
     def finish(self) -> float:
         """Set ``.grad``; gives the norm of the shared gradient. Raises NonFinite as for the other ways."""
         return self._out.finish()
+
+
+def _mixed(outputs: Tensor, weights: Tensor) -> Tensor:
+    """[K, R, d_out], [K] -> [R, d_out]."""
+    return combine(outputs.flatten(1), weights, in_place=False).view(outputs.shape[1:])

@@ -109,10 +109,7 @@ def test_common_trunks_give_autograds_gradient(what: str, way: str) -> None:
         run = torch.compile(model["trunk"], backend="aot_eager")
     info = check(model, fitting(model, run), way)
     if what in ("plain", "inplace", "twice") and way == "factored":
-        assert (
-            info.backward
-            == f"factored, {3 if what == 'twice' else 2} of {K + (3 if what == 'twice' else 2)} layers"
-        )
+        assert info.backward == f"factored, {3 if what == 'twice' else 2} of {K + (3 if what == 'twice' else 2)} layers"
 
 
 @pytest.mark.parametrize("way", WAYS)
