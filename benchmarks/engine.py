@@ -31,7 +31,7 @@ from typing import Any
 
 ONE_RANK = ("torchjd",)
 MEASURED = ("plain", "naive", "engine", "auto", "torchjd")  # peak memory
-WAYS = ("plain", "naive", "engine", "bf16", "auto", "ub", "every10", "torchjd")
+WAYS = ("plain", "naive", "engine", "bf16", "auto", "batched", "ub", "every10", "torchjd")
 
 
 def loopback_up() -> None:

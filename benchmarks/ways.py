@@ -21,6 +21,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "engine": {},
     "bf16": {"wire": "bf16"},
     "auto": {"backward": "auto"},
+    "batched": {"backward": "batched"},
     "ub": {"approximate": "ub"},
     "every10": {"every": 10},
 }

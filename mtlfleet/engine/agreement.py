@@ -8,13 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtlfleet.engine import cost
+from mtlfleet.engine.backward import Graph, batched
 from mtlfleet.engine.collect import Plan
 from mtlfleet.engine.discovery import Reach, discover, lies_behind
 from mtlfleet.engine.exchange import Exchange
-from mtlfleet.engine.factored import Factors
+from mtlfleet.engine.factored import KINDS, Factors
 from mtlfleet.engine.gradients import Losses, Needs
-from mtlfleet.engine.linear import Call, Recorder
+from mtlfleet.engine.layers import Call, Recorder, uses
 from mtlfleet.engine.representation import refuse_without
+from mtlfleet.errors import EngineRefused
 
 BACKWARDS = ("sequential", "batched", "factored", "auto")
 
@@ -45,8 +48,12 @@ class Agreement:
         self.width = 0  # numbers of the representation per sample
         self.factors: Factors | None = None
         self.calls: dict[str, list[Call]] = {}
-        alone = getattr(method, "batches", 1) == 1 and method.needs is Needs.GRAM and approximate is None
-        self._recorder = Recorder(model) if backward in ("factored", "auto") and alone else None
+        self._probed: set[str] = set()  # operations of which batched passes are known to go through
+        self._unbatched = False  # "auto" would have batched, and some rank could not
+        alone = getattr(method, "batches", 1) == 1 and approximate is None
+        self.looks = backward in ("factored", "auto") and alone and method.needs is Needs.GRAM  # layers may be factored
+        chooses = self.looks or (backward == "auto" and alone and method.needs is Needs.ROWS)
+        self._recorder = Recorder(model, KINDS) if chooses else None
 
     @property
     def reach(self) -> Reach:
@@ -62,19 +69,29 @@ class Agreement:
             raise RuntimeError("where numbers go is known after the first step")
         return self._plan
 
-    @property
-    def looks(self) -> bool:
-        """Whether layers may be factored."""
-        return self._recorder is not None
-
     def holds(self, rows: Tensor) -> bool:
         """Whether rows of an earlier step have the size of this one's."""
         return rows.shape == (len(self.tasks), self.plan.layout.shard)
 
     def record(self, recording: bool) -> None:
-        """Layers called again inside a backward pass (checkpoints) are not noted."""
+        """Layers called again inside a backward pass (checkpoints) are not noted; after it, nothing noted is kept."""
         if self._recorder is not None:
             self._recorder.recording = recording
+            if recording:
+                self.calls = {}
+
+    def told(self, way: str) -> str:
+        """A step's way, and why it is not the one that was computed to be cheapest, if it is not."""
+        if self._unbatched and way in ("sequential", "heads first"):
+            return f"{way}, an operation cannot be batched"
+        return way
+
+    def _sign(self, batches: Sequence[Mapping[str, Tensor]], zs: Sequence[Tensor | None]) -> object:
+        """What a step's graph is recognised by. Only layers that are listened to count: the same ones on all ranks."""
+        calls = tuple((name, len(made), all(call.intact for call in made)) for name, made in self.calls.items())
+        present = tuple(tuple(sorted(losses)) for losses in batches)
+        requires = (p.requires_grad for p in self._model.parameters())
+        return (present, self._model.training, tuple(z is not None for z in zs), calls, *requires)
 
     def prepare(
         self, batches: Sequence[Mapping[str, Tensor]], zs: Sequence[Tensor | None]
@@ -95,13 +112,9 @@ class Agreement:
         if missing := set(names) - set(self.tasks):
             raise ValueError(f"tasks {sorted(missing)} appear after the first step; known: {', '.join(self.tasks)}")
         self.calls = self._recorder.take() if self._recorder is not None else {}
-        calls = tuple((name, len(made), all(call.intact for call in made)) for name, made in self.calls.items())
-        requires = (p.requires_grad for p in self._model.parameters())
-        present = tuple(tuple(sorted(losses)) for losses in batches)
-        signature = (present, self._model.training, tuple(z is not None for z in zs), calls, *requires)
         tasks = len(self.tasks)
         told = torch.zeros(2 * len(batches) * tasks + 1, dtype=torch.float64)
-        told[-1] = float(signature != self._signature)
+        told[-1] = float(self._sign(batches, zs) != self._signature)
         values = told[:-1].view(len(batches), 2, tasks)
         for place, losses in enumerate(batches):
             for k, task in enumerate(self.tasks):
@@ -111,8 +124,10 @@ class Agreement:
         told = self._exchange.mean(told)
         values = told[:-1].view(len(batches), 2, tasks)
         if told[-1] > 0:
+            heard = self._recorder is None or self._recorder.everything
             self._discover(batches, zs)
-            self._signature = signature
+            # Found anew while only some layers were listened to: those decided this step, all of them the next.
+            self._signature = self._sign(batches, zs) if heard else None
         return [Losses(part[0].clone()) for part in values], [(part[1] > 0).tolist() for part in values]
 
     def _discover(self, batches: Sequence[Mapping[str, Tensor]], zs: Sequence[Tensor | None]) -> None:
@@ -127,13 +142,67 @@ class Agreement:
         self.behind, self.width = not float(agreed[0]), int(agreed[1])
         if self._approximate == "ub" or self._method.needs is Needs.REPRESENTATION:
             refuse_without(self.behind, "ub" if self._approximate else f"method {self._method.name!r}")
-        tasks = len(self.tasks)
-        chunk = (self._chunk or tasks) if self._backward == "batched" else 0
-        self.factors = None
+        chunk = (self._chunk or len(self.tasks)) if self._backward == "batched" else 0
+        self.factors, self._unbatched = None, False
         if self._recorder is not None:
-            found = Factors.of(self._found, self._recorder, self.calls, list(merged.values()), self._exchange)
-            if found.layers and (self._backward == "factored" or found.fits(len(self.tasks))):
-                self.factors, self._plan = found, found.whole
+            chunk = self._cheapest(self._recorder, merged, zs[0])
+            if self.factors is not None:
+                self._plan = self.factors.whole
                 return
         if self._plan is None or self._plan.chunk != chunk or not self._plan.fits(self._found):
             self._plan = Plan.of(self._found, self._exchange, chunk)
+
+    def _cheapest(self, recorder: Recorder, losses: Mapping[str, Tensor], z: Tensor | None) -> int:
+        """Decide, on all ranks alike, between factored (sets ``factors``), batched (gives the chunk) and sequential."""
+        counts, nodes = uses(losses.values())
+        # Other forward passes, and outputs that were written over, have left calls that no loss goes through.
+        live = {name: [call for call in made if call.edge.node in nodes] for name, made in self.calls.items()}
+        self.calls = {name: made for name, made in live.items() if made}
+        found = Factors.of(self.reach, recorder, self.calls, counts, self._exchange) if self.looks else None
+        if found is not None and self._backward == "auto" and not found.fits(len(self.tasks)):
+            found = None
+        everything, chunk = recorder.everything, 0
+        if self._backward == "auto" and everything:
+            chunk = self._batches(recorder, losses, z, nodes, found)
+        self.factors = None if chunk else found
+        recorder.listen(() if self.factors is None else self.factors.layers, again=not everything)
+        self.calls = {name: made for name, made in self.calls.items() if recorder.hears(name)}
+        return chunk
+
+    def _batches(
+        self,
+        recorder: Recorder,
+        losses: Mapping[str, Tensor],
+        z: Tensor | None,
+        nodes: set[object],
+        factors: Factors | None,
+    ) -> int:
+        """Tasks per batched pass if that is computed to be cheapest and goes through on every rank, else 0."""
+        numbers = [call.numbers for layer in recorder.layers for call in self.calls.get(layer.name, ())]
+        most = int(self._exchange.maximum(torch.tensor([float(max(numbers, default=0))])))
+        parameters = self.reach.shared if self.behind else (*self.reach.shared, *self.reach.own_parameters)
+        chunk = cost.chunk(len(self.tasks), sum(p.numel() for p in parameters), most)
+        if factors is not None and cost.outweighs(factors.saved, len(self.tasks), factors.called):
+            return 0
+        if chunk:
+            self._unbatched = bool(
+                self._exchange.maximum(torch.tensor([float(not self._probe(recorder, losses, z, nodes))]))
+            )
+        return 0 if self._unbatched else chunk
+
+    def _probe(self, recorder: Recorder, losses: Mapping[str, Tensor], z: Tensor | None, nodes: set[object]) -> bool:
+        """Whether a batched pass of this rank's graph goes through; operations that have once are not tried again."""
+        kinds = {type(node).__name__ for node in nodes}
+        if kinds <= self._probed:
+            return True
+        graph = Graph(losses, self.reach, z=z if self.behind else None)
+        inputs = self.reach.shared if graph.z is not None else (*self.reach.shared, *self.reach.own_parameters)
+        recorder.recording = False  # checkpoints call layers again
+        try:
+            next(batched(graph, inputs, 2), None)
+        except EngineRefused:
+            return False
+        finally:
+            recorder.recording = True
+        self._probed |= kinds
+        return True

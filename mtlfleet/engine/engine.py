@@ -262,7 +262,8 @@ class GradientEngine:
         if label is None and view.seen_gram is not None:
             label = self._approximate
         losses, weights, gram = view.losses, view.weights, view.seen_gram
-        return StepInfo(self.tasks, losses, weights, gram, norm, status, skipped, sent, view.way, label, scale, row)
+        way = self._agreed.told(view.way)
+        return StepInfo(self.tasks, losses, weights, gram, norm, status, skipped, sent, way, label, scale, row)
 
     def sharded_optimizer(self, make: Make, *, options: Options | None = None) -> ShardedOptimizer:
         """An optimizer that keeps 1/W of its state for the shared parameters on each rank (ZeRO stage 1).

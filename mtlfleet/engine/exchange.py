@@ -126,6 +126,8 @@ class Exchange:
         """rows [r, n], r different on each rank -> all of them [R, n], rank after rank."""
         counts = self._spread(torch.tensor([float(rows.shape[0])])) if self.gloo else self._counts(rows)
         sizes = [int(count) for count in counts.flatten()]
+        if min(sizes) == max(sizes):
+            return self.gather(rows.reshape(-1)).view(-1, rows.shape[1])
         padded = rows.new_zeros(max(sizes), rows.shape[1])
         padded[: rows.shape[0]] = rows
         whole = self.gather(padded.reshape(-1)).view(self.world, max(sizes), rows.shape[1])

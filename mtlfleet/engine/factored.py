@@ -1,4 +1,5 @@
-"""The exact Gram without the task gradients of linear layers: (2 + K) / 3 of a plain step instead of (1 + 2K) / 3.
+"""The exact Gram without the task gradients of linear layers and convolutions: (2 + K) / 3 of a plain step instead of
+(1 + 2K) / 3.
 
 K passes compute the gradients of the layers' outputs only; their small products give the Gram; one weight gradient is
 taken, of the weighted sum. Other parameters, and layers where it does not pay, have their gradients taken in the same
@@ -7,23 +8,29 @@ passes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtlfleet.engine.backward import Gradients, Graph
 from mtlfleet.engine.collect import Plan
+from mtlfleet.engine.convolution import Convolution
+from mtlfleet.engine.cost import gain
 from mtlfleet.engine.discovery import Reach
 from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.gradients import Gram, Losses, Rows, Weights
+from mtlfleet.engine.layers import Call, Layer, Recorder, factor_gram
 from mtlfleet.engine.layout import Layout
-from mtlfleet.engine.linear import Call, Layer, Recorder, factor_gram, gain, uses
+from mtlfleet.engine.linear import Linear
 from mtlfleet.engine.outcome import NonFinite, Outcome
 from mtlfleet.engine.products import block_gram, combine
 from mtlfleet.errors import EngineRefused
+
+# Everything else is taken directly; so are embeddings, whose A is one-hot and whose gradient is sparse to begin with.
+KINDS: dict[type[nn.Module], Any] = {nn.Linear: Linear, nn.Conv1d: Convolution.of, nn.Conv2d: Convolution.of}
 
 
 @dataclass
@@ -34,7 +41,8 @@ class Factors:
     direct: Plan | None
     whole: Plan  # of all shared parameters: what is written in the end
     candidates: int
-    saved: float
+    called: int  # of the shared candidates, on any rank
+    saved: float  # operations
 
     @classmethod
     def of(
@@ -42,11 +50,13 @@ class Factors:
         reach: Reach,
         recorder: Recorder,
         calls: Mapping[str, list[Call]],
-        losses: Sequence[Tensor],
+        counts: Mapping[int, int],
         exchange: Exchange,
-    ) -> Factors:
-        """A layer is factored where that saves operations and every rank can."""
-        counts = uses(losses)
+    ) -> Factors | None:
+        """A layer is factored where that saves operations and every rank can; None if no layer is.
+
+        ``counts``: see ``uses``.
+        """
         shared = {id(p) for p in reach.shared}
         told = torch.zeros(2, len(recorder.layers), dtype=torch.float64)  # cannot; rows
         for place, layer in enumerate(recorder.layers):
@@ -54,19 +64,21 @@ class Factors:
             apt = all(id(p) in shared and counts.get(id(p), 0) == len(mine) for p in layer.parameters)
             absent = not mine and not any(counts.get(id(p)) for p in layer.parameters)
             told[0, place] = float(not (apt or absent) or not all(call.intact for call in mine))
-            told[1, place] = float(sum(call.inputs.shape[0] for call in mine))
+            told[1, place] = float(sum(call.rows for call in mine))
         told = exchange.maximum(told)
-        chosen, saved = [], 0.0
+        chosen, called, saved = [], 0, 0.0
         for place, layer in enumerate(recorder.layers):
-            rows, size = int(told[1, place]), layer.module
-            if not told[0, place] and rows and id(size.weight) in shared:
-                more = gain(len(reach.tasks), rows, exchange.world, size.in_features, size.out_features)
+            rows = int(told[1, place])
+            called += rows > 0 and id(layer.weight) in shared
+            if not told[0, place] and rows and id(layer.weight) in shared:
+                more = gain(len(reach.tasks), rows, exchange.world, layer.d_in, layer.d_out, layer.unfolding)
                 if more > 0:
                     chosen.append(layer)
                     saved += more
-        return cls(
-            tuple(chosen), _direct(reach, chosen, exchange), _whole(reach, exchange), len(recorder.layers), saved
-        )
+        if not chosen:
+            return None
+        direct, whole = _direct(reach, chosen, exchange), _whole(reach, exchange)
+        return cls(tuple(chosen), direct, whole, len(recorder.layers), called, saved)
 
     def fits(self, tasks: int) -> bool:
         """Whether the direct rest, which every rank holds whole, stays below one shard of everything."""
@@ -107,7 +119,7 @@ class FactoredGradients:
         self.losses = losses
         self._graph = graph
         self._factors = factors
-        self._calls = calls
+        self._calls = dict(calls)
         self._exchange = exchange
         self._heads = heads
         self.outcome = self._out = Outcome(graph, factors.whole, exchange, heads)
@@ -119,7 +131,7 @@ class FactoredGradients:
         """How the gradients were computed, in a few words."""
         if self.seen_gram is None:
             return "weighted"
-        return f"factored, {len(self._factors.layers)} of {self._factors.candidates} linear layers"
+        return f"factored, {len(self._factors.layers)} of {self._factors.candidates} layers"
 
     def rows(self) -> Rows:
         """Refused: there are none."""
@@ -151,11 +163,9 @@ class FactoredGradients:
         direct = plan.layout.parameters if plan is not None else ()
         edges = [(layer, call) for layer in self._factors.layers for call in self._calls.get(layer.name, ())]
         for layer in self._factors.layers:
-            rows = sum(call.inputs.shape[0] for call in self._calls.get(layer.name, ()))
-            like = layer.module.weight
-            kind = torch.promote_types(like.dtype, torch.float32)
+            rows = sum(call.rows for call in self._calls.get(layer.name, ()))
             self._outputs[layer.name] = torch.zeros(
-                len(reach.tasks), rows, like.shape[0], dtype=kind, device=like.device
+                len(reach.tasks), rows, layer.d_out, dtype=layer.dtype, device=layer.weight.device
             )
         self._local = plan.layout.empty(len(reach.tasks)) if plan is not None else None
         own = self._factors.whole.own
@@ -178,10 +188,9 @@ class FactoredGradients:
         cursor: dict[str, int] = {}
         for (layer, call), gradient in zip(edges, gradients, strict=False):
             start = cursor.get(layer.name, 0)
-            cursor[layer.name] = start + call.inputs.shape[0]
+            cursor[layer.name] = start + call.rows
             if gradient is not None:
-                place = self._outputs[layer.name][k, start : cursor[layer.name]]
-                place.copy_(gradient.reshape(place.shape))
+                layer.spread(gradient, self._outputs[layer.name][k, start : cursor[layer.name]])
 
     def _shards(self) -> Tensor:
         """This rank's columns of the direct parameters' rows."""
@@ -197,23 +206,15 @@ class FactoredGradients:
         plan.buckets.drain()
         return rows
 
-    def _inputs(self, layer: Layer) -> Tensor:
-        found = [call.inputs for call in self._calls.get(layer.name, ())]
-        kind = torch.promote_types(layer.module.weight.dtype, torch.float32)
-        if not found:
-            return torch.zeros(0, layer.module.in_features, dtype=kind, device=layer.module.weight.device)
-        return (found[0] if len(found) == 1 else torch.cat(found)).to(kind)
-
     def _layer_gram(self, layer: Layer) -> Tensor:
-        inputs, outputs = self._inputs(layer), self._outputs[layer.name]
-        bias = layer.module.bias is not None
+        inputs, outputs = layer.inputs(self._calls.get(layer.name, ())), self._outputs[layer.name]
+        bias = layer.bias is not None
         if self._exchange.world == 1:
             return factor_gram(inputs, outputs, inputs, outputs, bias)
-        both = torch.cat([inputs, outputs.transpose(0, 1).flatten(1)], 1)
-        everyone = self._exchange.gather_rows(both)
+        everyone = self._exchange.gather_rows(torch.cat([inputs, outputs.transpose(0, 1).flatten(1)], 1))
         tasks, _, width = outputs.shape
-        theirs = everyone[:, layer.module.in_features :].view(-1, tasks, width).transpose(0, 1)
-        return factor_gram(inputs, outputs, everyone[:, : layer.module.in_features], theirs, bias)
+        theirs = everyone[:, layer.d_in :].view(-1, tasks, width).transpose(0, 1)
+        return factor_gram(inputs, outputs, everyone[:, : layer.d_in], theirs, bias)
 
     def apply(self, weights: Weights) -> None:
         """One weight gradient per layer, of the weighted sum; then one average over ranks of everything shared."""
@@ -222,24 +223,40 @@ class FactoredGradients:
             by_task = {task: float(w) for task, w in zip(self._graph.reach.tasks, self.weights, strict=True)}
             self._out.backward(by_task)
             return
-        told = self.weights / self._graph.scale
-        found: dict[int, Tensor] = {}
-        for layer in self._factors.layers:
-            outputs = self._outputs.pop(layer.name)
-            combined = combine(outputs.flatten(1), told, in_place=False).view(outputs.shape[1:])
-            found[id(layer.module.weight)] = combined.t() @ self._inputs(layer)
-            if layer.module.bias is not None:
-                found[id(layer.module.bias)] = combined.sum(0)
-        if self._factors.direct is not None and self._local is not None:
-            layout = self._factors.direct.layout
-            flat = combine(self._local, told, in_place=True)
-            for parameter, at in zip(layout.parameters, layout.offsets, strict=True):
-                found[id(parameter)] = flat[at : at + parameter.numel()].view_as(parameter)
-        self._out.average(found)
+        self._out.average(self._combined(self.weights / self._graph.scale))
         if self._heads == "weighted":
             self._out.scale_own(self.weights)
         self._out.norm = float((self.weights @ self.seen_gram @ self.weights).clamp_min(0).sqrt())
 
+    def _combined(self, weights: Tensor) -> Iterator[Tensor]:
+        """The weighted gradient of each shared parameter in the layout's order, made when it is asked for."""
+        whose = {id(parameter): layer for layer in self._factors.layers for parameter in layer.parameters}
+        direct: dict[int, Tensor] = {}
+        if self._factors.direct is not None and self._local is not None:
+            layout = self._factors.direct.layout
+            flat = combine(self._local, weights, in_place=True)
+            for parameter, at in zip(layout.parameters, layout.offsets, strict=True):
+                direct[id(parameter)] = flat[at : at + parameter.numel()].view_as(parameter)
+        outputs: dict[str, Tensor] = {}
+        for parameter in self._factors.whole.layout.parameters:
+            layer = whose.get(id(parameter))
+            if layer is None:
+                yield direct[id(parameter)]
+                continue
+            if layer.name not in outputs:
+                outputs[layer.name] = _mixed(self._outputs.pop(layer.name), weights)
+            if parameter is layer.bias:
+                yield outputs[layer.name].sum(0)
+            else:
+                inputs = layer.inputs(self._calls.pop(layer.name, ()))
+                yield (outputs[layer.name].t() @ inputs).view_as(parameter)
+                del inputs
+
     def finish(self) -> float:
         """Set ``.grad``; gives the norm of the shared gradient. Raises NonFinite as for the other ways."""
         return self._out.finish()
+
+
+def _mixed(outputs: Tensor, weights: Tensor) -> Tensor:
+    """[K, R, d_out], [K] -> [R, d_out]."""
+    return combine(outputs.flatten(1), weights, in_place=False).view(outputs.shape[1:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -131,21 +131,26 @@ class Outcome:
         joined = self._exchange.total(joined)
         self._flat, self.own = joined[: flat.numel()], joined[flat.numel() :]
 
-    def average(self, found: Mapping[int, Tensor]) -> None:
-        """``found``: this rank's gradient of every shared parameter, by the parameter's id, to be summed over ranks."""
+    def average(self, gradients: Iterable[Tensor]) -> None:
+        """This rank's gradient of every shared parameter, in the layout's order, to be summed over ranks.
+
+        They are asked for one after another, so that they need not be there together.
+        """
         layout, buckets = self._plan.layout, self._plan.buckets
-        gradients = [found[id(parameter)] for parameter in layout.parameters]
         if self.keeps_shard and (buckets is None or self._exchange.world == 1):
-            self.gather(self._exchange.reduce(layout.pack(gradients, layout.empty())))
+            self.gather(self._exchange.reduce(layout.pack(list(gradients), layout.empty())))
         elif self._exchange.world == 1:
             for parameter, gradient in zip(layout.parameters, gradients, strict=True):
                 parameter.grad = gradient.to(parameter.dtype)
             self._written = True
         elif buckets is None:
-            self._flat = self._exchange.total(layout.pack(gradients, layout.empty()))
+            self._flat = self._exchange.total(layout.pack(list(gradients), layout.empty()))
         else:
             row = buckets.spare
-            buckets.add(row, gradients)
+            buckets.begin(row)
+            for index, gradient in enumerate(gradients):
+                buckets.give(index, gradient)
+            buckets.end()
             buckets.drain()
             self.gather(row)
 
