@@ -241,6 +241,7 @@ class GradientEngine:
             backward=grads.way,
             approximation=approximation or (self._approximate if grads.seen_gram is not None else None),
             loss_scale=self.scale.scale,
+            report={} if skipped else self.method.report(self.state),
         )
 
     def _open(

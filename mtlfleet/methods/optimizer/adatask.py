@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
 from mtlfleet.methods.base import OptimizerState, Rows, Step, method
+from mtlfleet.methods.shards import beside
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,9 +67,9 @@ class AdaTask(OptimizerState[Moments]):
         return Moments(0, empty, empty, empty)
 
     def update(self, rows: Rows, state: Moments, at: Step) -> tuple[Tensor, Moments]:  # noqa: ARG002
-        count, first, second = state.count + 1, state.first, _sized(state.second, rows)
+        count, first, second = state.count + 1, state.first, beside(state.second, rows)
         if self.rule == "adam":
-            first = self.beta1 * _sized(state.first, rows) + (1.0 - self.beta1) * rows
+            first = self.beta1 * beside(state.first, rows) + (1.0 - self.beta1) * rows
             second = self.beta2 * second + (1.0 - self.beta2) * rows.square()
             root = (second / (1.0 - self.beta2**count)).sqrt_().add_(self.eps)
             parts = first / (1.0 - self.beta1**count) / root
@@ -78,10 +79,5 @@ class AdaTask(OptimizerState[Moments]):
             parts = rows / (second.sqrt() + self.eps)
         updates = state.updates
         if self.dominance_beta is not None:
-            updates = self.dominance_beta * _sized(updates, rows) + (1.0 - self.dominance_beta) * parts.square()
+            updates = self.dominance_beta * beside(updates, rows) + (1.0 - self.dominance_beta) * parts.square()
         return parts.sum(dim=0), Moments(count, first, second, updates)
-
-
-def _sized(state: Tensor, rows: Tensor) -> Tensor:
-    """A state [K, n] beside the rows, zeros before the first step."""
-    return state.to(rows) if state.numel() else torch.zeros_like(rows)
