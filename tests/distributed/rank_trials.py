@@ -46,13 +46,14 @@ def trial(method: str, world: int = 1, steps: int = 6, **recipe: Any) -> Trial:
 
 
 def train(rank: int, world: int, methods: list[str], root: str) -> dict[str, Any]:
-    """Each method's trial to its end on this rank; the weights before the chosen checkpoint is loaded, and the
-    score."""
+    """Each method's trial to its end on this rank: state, score, the weights before the chosen checkpoint is loaded,
+    and those at the start."""
     comm = Communicator(rank, world, dist.group.WORLD if world > 1 else None)
     found: dict[str, Any] = {}
     for method in methods:
         run = TrialRun(trial(method, world), Site(Path(root), "ranks"), comm)
         progress = run.begin()
+        start = {n: t.clone() for n, t in run.parts.model.state_dict().items()}
         weights: dict[str, torch.Tensor] = {}
         finish = run._finish
 
@@ -63,13 +64,20 @@ def train(rank: int, world: int, methods: list[str], root: str) -> dict[str, Any
         run._finish = keep  # type: ignore[method-assign]
         while not progress.finished:
             progress = run.advance()
-        found[method] = (progress.state, progress.score, weights)
+        found[method] = (progress.state, progress.score, weights, start)
     return found
 
 
-def interrupted(rank: int, world: int, method: str, root: str, pause_at: int) -> dict[str, torch.Tensor]:
-    """The last weights of a trial of six steps; with ``pause_at``, left there and taken up by a fresh object."""
+def interrupted(
+    rank: int, world: int, methods: list[str], root: str, pause_at: int
+) -> dict[str, dict[str, torch.Tensor]]:
+    """The last weights of each method's trial of six steps; with ``pause_at``, left there and taken up by a fresh
+    object."""
     comm = Communicator(rank, world, dist.group.WORLD if world > 1 else None)
+    return {method: _interrupted(comm, world, method, root, pause_at) for method in methods}
+
+
+def _interrupted(comm: Communicator, world: int, method: str, root: str, pause_at: int) -> dict[str, torch.Tensor]:
     params = {"dominance_beta": 0.9} if method == "adatask" else {}
     cell = trial(method, world, checkpoint_every=3, keep="last")
     if params:
