@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ def spec(kind: str, use: str, **given: Any) -> Spec:
 
 def trial(method: str, world: int = 1, steps: int = 6, **recipe: Any) -> Trial:
     """A short trial with an uneven last batch: 90 samples, batches of 32."""
-    params = {"weights": (0.2, 0.5, 0.3)} if method == "linear" else {}
+    params: dict[str, Any] = {"linear": {"weights": (0.2, 0.5, 0.3)}, "adatask": {"dominance_beta": 0.9}}.get(method, {})
     data = spec("dataset", "synthetic_regression", tasks=3, conflict=0.7, train=90, val=30, test=30, dim=6)
     tasks = ("task_0",) if method == "stl" else ("task_0", "task_1", "task_2")
     train = {
@@ -78,10 +77,7 @@ def interrupted(
 
 
 def _interrupted(comm: Communicator, world: int, method: str, root: str, pause_at: int) -> dict[str, torch.Tensor]:
-    params = {"dominance_beta": 0.9} if method == "adatask" else {}
     cell = trial(method, world, checkpoint_every=3, keep="last")
-    if params:
-        cell = replace(cell, method=spec("method", method, **params))
     run = TrialRun(cell, Site(Path(root), "ranks"), comm)
     run.begin()
     if pause_at:

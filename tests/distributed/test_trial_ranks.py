@@ -15,11 +15,21 @@ from crew import crew
 
 from mtlfleet import methods
 from mtlfleet.methods.base import OutOfDomain
-from mtlfleet.store import final_values
+from mtlfleet.store import final_values, open_store
 from mtlfleet.train import Communicator, Site, TrialRun
 
 # Conventions under which a method keeps state in shards, or sums over ranks, when it otherwise does not.
 SHARDED = ("db_mtl@libmtl", "graddrop@kurin", "moco@libmtl", "sdmgrad@official_loop")
+
+
+def reported(root: Path, world: int, names: list[str]) -> dict[tuple[str, int, str, str], float]:
+    """What the methods tell of themselves."""
+    called = {rank_trials.trial(name, world).id: name for name in names}
+    query = "select trial_id, step, metric, task, value from step_metrics where metric <> 'loss'"
+    return {
+        (called[row["trial_id"]], row["step"], row["metric"], row["task"]): row["value"]
+        for row in open_store(root).sql(query).to_pylist()
+    }
 
 
 def test_two_ranks_equal_one_for_every_method(tmp_path: Path) -> None:
@@ -46,6 +56,10 @@ def test_two_ranks_equal_one_for_every_method(tmp_path: Path) -> None:
         for mine, other in zip(*rows, strict=True):
             assert mine[:2] == other[:2]
             assert mine.value == pytest.approx(other.value, rel=1e-5)
+    told, other = reported(tmp_path / "one", 1, names), reported(tmp_path / "two", 2, names)
+    assert {metric for _, _, metric, _ in told} == {"weight", "balance", "au_share", "au_dominant"}
+    assert other == pytest.approx(told, abs=1e-6)
+
 
 
 def test_two_ranks_resume_bit_equal(tmp_path: Path) -> None:
