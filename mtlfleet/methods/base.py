@@ -31,6 +31,7 @@ __all__ = [
     "Needs",
     "OptimizerState",
     "OutOfDomain",
+    "OwnStep",
     "RepresentationWeighting",
     "Rows",
     "Step",
@@ -197,6 +198,12 @@ class Elementwise(Method[S]):
         merged, state = self.merge(grads.rows(), grads.columns, state, at)
         grads.write(merged)
         return state, "ok"
+
+
+class OwnStep(Method[S]):
+    """A step that is no single rule: state in shards and sums over ranks, or rows of several batches."""
+
+    needs: ClassVar[Needs] = Needs.ROWS
 
 
 class OptimizerState(Method[S]):

@@ -12,6 +12,8 @@ from mtlfleet import registry
 from mtlfleet.plan.trial import Recipe, Spec, Trial
 from mtlfleet.train import Communicator, Site, TrialRun
 
+PARAMS: dict[str, dict[str, Any]] = {"linear": {"weights": (0.2, 0.5, 0.3)}, "adatask": {"dominance_beta": 0.9}}
+
 
 def spec(kind: str, use: str, **given: Any) -> Spec:
     return Spec(use, use, registry.Catalogue().parameters(kind, use, given))
@@ -19,7 +21,7 @@ def spec(kind: str, use: str, **given: Any) -> Spec:
 
 def trial(method: str, world: int = 1, steps: int = 6, **recipe: Any) -> Trial:
     """A short trial with an uneven last batch: 90 samples, batches of 32."""
-    params: dict[str, Any] = {"linear": {"weights": (0.2, 0.5, 0.3)}, "adatask": {"dominance_beta": 0.9}}.get(method, {})
+    params = PARAMS.get(method, {})
     data = spec("dataset", "synthetic_regression", tasks=3, conflict=0.7, train=90, val=30, test=30, dim=6)
     tasks = ("task_0",) if method == "stl" else ("task_0", "task_1", "task_2")
     train = {

@@ -61,7 +61,6 @@ def test_two_ranks_equal_one_for_every_method(tmp_path: Path) -> None:
     assert other == pytest.approx(told, abs=1e-6)
 
 
-
 def test_two_ranks_resume_bit_equal(tmp_path: Path) -> None:
     """State that lives in shards comes back to the rank it belongs to; draws are those of the undisturbed run."""
     names = ["adatask", "graddrop", "druw", "moco", "excess_mtl", "db_mtl@libmtl", "modo", "sdmgrad", "sdmgrad_os"]

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from mtlfleet.methods.base import Method, Needs, Rows, Step, TaskGradients, Weights, method
+from mtlfleet.methods.base import OwnStep, Step, TaskGradients, Weights, method
 from mtlfleet.methods.shards import beside
 
 FLOOR = 1e-7  # under the root, as in the authors' code
@@ -27,7 +27,7 @@ class Excess:
 
 @method("excess_mtl")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExcessMTL(Method[Excess]):
+class ExcessMTL(OwnStep[Excess]):
     r"""Weights that grow with how far each task is estimated to be from its own optimum, not with its loss.
 
     ``eta``: step size of the weights. ``warmup_epochs``: epochs with equal weights whose mean risk the later ones are
@@ -52,7 +52,6 @@ class ExcessMTL(Method[Excess]):
     tensor([1., 2.], dtype=torch.float64)
     """
 
-    needs: ClassVar[Needs] = Needs.ROWS
     heads: ClassVar[str] = "weighted"
     shards: ClassVar[tuple[str, ...]] = ("squares",)
 
@@ -66,7 +65,7 @@ class ExcessMTL(Method[Excess]):
         return Excess(torch.zeros(tasks, 0), zero, 0, zero - math.log(tasks))
 
     def step(self, grads: TaskGradients, state: Excess, at: Step) -> tuple[Excess, str]:
-        rows: Rows = grads.rows()
+        rows = grads.rows()
         energy = rows.square()
         squares = beside(state.squares, rows) + energy
         partial = energy.div_((squares + FLOOR).sqrt_()).sum(dim=1, dtype=torch.float64)

@@ -11,7 +11,7 @@ from torch import Tensor
 from mtlfleet.engine.products import block_gram, combine
 from mtlfleet.linalg.simplex import nearest_shares
 from mtlfleet.methods.arrays import as_array, as_weights
-from mtlfleet.methods.base import Method, Needs, Rows, Step, TaskGradients, method
+from mtlfleet.methods.base import OwnStep, Rows, Step, TaskGradients, method
 from mtlfleet.methods.domain import refuse_negative
 from mtlfleet.methods.shards import beside
 
@@ -27,7 +27,7 @@ class Tracked:
 
 @method("moco")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MoCo(Method[Tracked]):
+class MoCo(OwnStep[Tracked]):
     r"""Weights that follow the shortest convex combination of slowly tracked gradients, which are what is combined.
 
     ``beta``, ``sigma_beta``: rate of the tracking, beta / t^sigma_beta at step t = 1, 2, ...; ``gamma``,
@@ -50,7 +50,6 @@ class MoCo(Method[Tracked]):
     tensor([0.0063, 0.2469])
     """
 
-    needs: ClassVar[Needs] = Needs.ROWS
     shards: ClassVar[tuple[str, ...]] = ("average",)
 
     beta: Annotated[float, Gt(0), Le(1)] = 0.5
@@ -75,10 +74,7 @@ class MoCo(Method[Tracked]):
         w = state.weights
         slope = gram @ w + self.rho * w
         moved = w - self.gamma / steps**self.sigma_gamma * slope
-        if self.shares == "softmax":
-            w = torch.softmax(moved, dim=0)
-        else:
-            w = as_weights(nearest_shares(as_array(moved)))
+        w = torch.softmax(moved, dim=0) if self.shares == "softmax" else as_weights(nearest_shares(as_array(moved)))
         grads.write(combine(average, w, in_place=False))
         return Tracked(steps, average, w), "ok"
 

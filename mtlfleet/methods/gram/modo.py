@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mtlfleet.linalg.simplex import nearest_shares
 from mtlfleet.methods.arrays import as_array, as_weights
-from mtlfleet.methods.base import Method, Needs, Step, TaskGradients, method
+from mtlfleet.methods.base import OwnStep, Step, TaskGradients, method
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,7 +21,7 @@ class Shares:
 
 @method("modo")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MoDo(Method[Shares]):
+class MoDo(OwnStep[Shares]):
     r"""Weights that follow the shortest convex combination by small steps, unbiased: from two independent batches.
 
     ``gamma``: step size of the weights; ``rho``: their pull towards zero, hence towards equality.
@@ -40,7 +40,6 @@ class MoDo(Method[Shares]):
     tensor([0.5250, 0.4750], dtype=torch.float64)
     """
 
-    needs: ClassVar[Needs] = Needs.ROWS
     batches: ClassVar[int] = 3
 
     gamma: Annotated[float, Ge(0)] = 0.1

@@ -11,7 +11,7 @@ from torch import Tensor
 from mtlfleet.linalg.gram import Array, clip
 from mtlfleet.linalg.simplex import mean_root, towards_mean, towards_mean_by_steps
 from mtlfleet.methods.arrays import as_array, as_weights
-from mtlfleet.methods.base import Method, Needs, Step, TaskGradients, method
+from mtlfleet.methods.base import OwnStep, Step, TaskGradients, method
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,7 +23,7 @@ class Direction:
 
 @method("sdmgrad")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SDMGrad(Method[Direction]):
+class SDMGrad(OwnStep[Direction]):
     r"""The shortest convex combination of task gradients, held near their mean, from independent batches.
 
     ``lam``: how strongly it is held; large is the mean, 0 is mgda's problem. ``solver``: ``exact``, or ``loop`` for
@@ -48,7 +48,6 @@ class SDMGrad(Method[Direction]):
     tensor([0.6000, 0.4000], dtype=torch.float64)
     """
 
-    needs: ClassVar[Needs] = Needs.ROWS
     batches: ClassVar[int] = 3
 
     lam: Annotated[float, Ge(0)] = 0.3
