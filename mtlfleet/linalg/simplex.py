@@ -27,13 +27,15 @@ def mean_root(products: Array) -> float:
 def towards_mean(products: Array, strength: float) -> Array:
     r"""argmin over the simplex of :math:`|g_w + \lambda g_0|^2`, g_0 the mean of the rows, from their products.
 
-    Products of two batches [K, K] need be neither symmetric nor positive: their symmetric part, without its negative
-    eigenvalues, is the nearest Gram. With E = I + (lambda / K) 1 1^T the answer is the shortest convex combination of
-    rows with Gram E G E.
+    Products of two batches [K, K] need be neither symmetric nor positive: their symmetric part is taken, with as much
+    of the identity on top as makes it a Gram. Batches that disagree thus pull the shares together; leaving the negative
+    eigenvalues out would make them arbitrary. With E = I + (lambda / K) 1 1^T the answer is the shortest convex
+    combination of rows with Gram E G E.
     """
-    values, vectors = np.linalg.eigh((products + products.T) / 2.0)
-    gram = (vectors * np.maximum(values, 0.0)) @ vectors.T
-    toward = np.eye(len(gram)) + strength / len(gram)
+    gram = (products + products.T) / 2.0
+    identity = np.eye(len(gram))
+    gram += max(-float(np.linalg.eigvalsh(gram)[0]), 0.0) * identity
+    toward = identity + strength / len(gram)
     return min_norm_point(toward @ gram @ toward)
 
 

@@ -36,11 +36,11 @@ class SDMGrad(OwnStep[Direction]):
     Shapes      products of two batches ``[K, K]`` -> weights ``[K]``; state: w ``[K]``. Three batches a step.
     Source      Xiao, Ban and Ji, Direction-oriented Multi-objective Learning: Simple and Provable Stochastic
                 Algorithms, NeurIPS 2023.
-    Departures  Solved exactly, on the symmetric positive part of the products; the authors' loop
-                (``sdmgrad@official_loop``, with K times the update, cut at norm 1) ends far from that: at a corner,
-                mostly. Their three batches share one buffer and are one batch; here they are three. The last one is
-                applied. ``sdmgrad@libmtl``: a loop with lr 5. Without products of its own (``no_scale``) a step keeps
-                the weights.
+    Departures  Solved exactly, on the symmetric part of the products, with as much of the identity on top as makes it
+                a Gram; the authors' loop (``sdmgrad@official_loop``, with K times the update, cut at norm 1) ends far
+                from that: at a corner, mostly. Their three batches share one buffer and are one batch; here they are
+                three, of which the last is applied. ``sdmgrad@libmtl``: a loop with lr 5. Where no task's two gradients
+                agree (``no_scale``) a step keeps the weights.
     Properties  permutation, sum_to_one
 
     >>> from mtlfleet import methods
