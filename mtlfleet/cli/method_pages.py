@@ -25,8 +25,8 @@ in shards too. `modo` and `sdmgrad` look at three batches a step: three forward 
     ),
     "elementwise": (
         "A rule for each coordinate",
-        """One backward pass per task, exchanged in shards; nothing else is sent, but for K numbers by `excess_mtl`, which
-also keeps K numbers per parameter, and two by `graddrop@kurin`.""",
+        """One backward pass per task, exchanged in shards; nothing else is sent, but for K numbers by
+`excess_mtl`, which also keeps K numbers per parameter, and two by `graddrop@kurin`.""",
     ),
     "optimizer": (
         "Optimizer states per task",

@@ -11,6 +11,9 @@ CANCELLED = 1e8
 """Two unit gradients that cancel to a part in this many have no solution: weights of a pair go by its power a / (1 +
 a), and are cut there, or at 1e4 if that is more."""
 
+SHORT = 0.5
+"""The longest relative step of a b that is on its way out of bounds."""
+
 
 def fair_weights(gram: Array, alpha: float, *, iterations: int = 200) -> tuple[Array, bool]:
     r"""The w > 0 with :math:`(G w)_k = w_k^{-1/a}`, and whether it was reached.
@@ -31,11 +34,15 @@ def fair_weights(gram: Array, alpha: float, *, iterations: int = 200) -> tuple[A
 
 
 def _newton(matrix: Array, right: Array, alpha: float, iterations: int) -> tuple[Array, bool]:
-    """b with M b = c b^(-1/a), to rounding of the terms that are added up, not of what is left of them."""
+    """b with M b = c b^(-1/a), to rounding of the terms that are added up, not of what is left of them.
+
+    Without a solution b grows for ever. Once a long step has left the bounds, the whole way is taken again in short
+    ones, which stay near the directions that balance the tasks, and b is cut at the bound.
+    """
     largest = max(1e4, CANCELLED ** (alpha / (1.0 + alpha))) * np.sqrt(len(matrix))
     together = max(float(matrix.sum()), 1e-8 * float(right.sum()))
-    b = np.full(len(matrix), (float(right.sum()) / together) ** (alpha / (1.0 + alpha)))
-    terms, best, worst, stalled = np.abs(matrix), b, np.inf, 0
+    b = start = np.full(len(matrix), (float(right.sum()) / together) ** (alpha / (1.0 + alpha)))
+    terms, best, worst, stalled, longest = np.abs(matrix), b, np.inf, 0, np.inf
     for _ in range(iterations):
         pull = right * b ** (1.0 - 1.0 / alpha)
         held = b * (matrix @ b)
@@ -50,9 +57,12 @@ def _newton(matrix: Array, right: Array, alpha: float, iterations: int) -> tuple
         move = _solve(curved, pull / alpha, missing)
         if np.abs(move).max() > 0.1:
             move = move * _stride(move, float(move @ held), float(move @ curved @ move), pull, -1.0 / alpha)
-        b = b * (1.0 + move)
-        if np.linalg.norm(b) > largest:
-            return b * (largest / np.linalg.norm(b)), False
+            move = move * min(1.0, longest / float(np.abs(move).max()))
+        after = b * (1.0 + move)
+        outside = float(np.linalg.norm(after)) / largest
+        if outside > 1.0 and longest < np.inf:
+            return after / outside, False
+        b, longest = (after, longest) if outside <= 1.0 else (start, SHORT)
     return best, worst <= 1e-9
 
 
