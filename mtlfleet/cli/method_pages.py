@@ -20,11 +20,13 @@ backward pass per task in its warm-up.""",
     "gram": (
         "Weights from the Gram matrix of the task gradients",
         """One backward pass per task; task gradients are exchanged in shards, (K + 1) / 2 times the bytes of one
-all-reduce, and K x K numbers are summed over ranks.""",
+all-reduce, and K x K numbers are summed over ranks. `moco`, and `db_mtl` with beta > 0, keep K numbers per parameter,
+in shards too. `modo` and `sdmgrad` look at three batches a step: three forward passes and 2 K + 1 backward passes.""",
     ),
     "elementwise": (
         "A rule for each coordinate",
-        """One backward pass per task, exchanged in shards; nothing else is sent.""",
+        """One backward pass per task, exchanged in shards; nothing else is sent, but for K numbers by
+`excess_mtl`, which also keeps K numbers per parameter, and two by `graddrop@kurin`.""",
     ),
     "optimizer": (
         "Optimizer states per task",

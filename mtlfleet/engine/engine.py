@@ -258,12 +258,23 @@ class GradientEngine:
     def _info(
         self, view: View, norm: float, status: str, before: int, label: str | None = None, *, skipped: bool = False
     ) -> StepInfo:
-        sent, scale, row = self.exchange.bytes_sent - before, self.scale.scale, self.skips.in_a_row
         if label is None and view.seen_gram is not None:
             label = self._approximate
-        losses, weights, gram = view.losses, view.weights, view.seen_gram
-        way = self._agreed.told(view.way)
-        return StepInfo(self.tasks, losses, weights, gram, norm, status, skipped, sent, way, label, scale, row)
+        return StepInfo(
+            tasks=self.tasks,
+            losses=view.losses,
+            weights=view.weights,
+            gram=view.seen_gram,
+            update_norm=norm,
+            status=status,
+            skipped=skipped,
+            bytes_sent=self.exchange.bytes_sent - before,
+            backward=self._agreed.told(view.way),
+            approximation=label,
+            loss_scale=self.scale.scale,
+            skips=self.skips.in_a_row,
+            report={} if skipped else self.method.report(self.state),
+        )
 
     def sharded_optimizer(self, make: Make, *, options: Options | None = None) -> ShardedOptimizer:
         """An optimizer that keeps 1/W of its state for the shared parameters on each rank (ZeRO stage 1).

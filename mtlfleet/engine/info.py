@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -20,7 +21,8 @@ class StepInfo:
     ``backward`` says how the gradients were computed: ``"weighted"`` (one pass), ``"sequential"``, ``"heads first"``,
     ``"batched"``, ``"factored"`` with the layers that were; ``approximation`` is None for exact steps, else ``"ub"``,
     ``"sketch"``, ``"stale"``, or ``"first"``: weights (and gram) of the first micro-batch only. ``loss_scale`` is the
-    factor the losses carried in half precision (1 without).
+    factor the losses carried in half precision (1 without). ``report``: what the method tells of itself, numbers per
+    task [K] by name.
     """
 
     tasks: tuple[str, ...]
@@ -35,6 +37,7 @@ class StepInfo:
     approximation: str | None = None
     loss_scale: float = 1.0
     skips: int = 0
+    report: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def norms(self) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.linalg.lapack import dposv
 
 from mtlfleet.linalg.gram import Array, norms
 
@@ -10,14 +11,16 @@ CANCELLED = 1e8
 """Two unit gradients that cancel to a part in this many have no solution: weights of a pair go by its power a / (1 +
 a), and are cut there, or at 1e4 if that is more."""
 
+SHORT = 0.5
+"""The longest relative step of a b that is on its way out of bounds."""
+
 
 def fair_weights(gram: Array, alpha: float, *, iterations: int = 200) -> tuple[Array, bool]:
     r"""The w > 0 with :math:`(G w)_k = w_k^{-1/a}`, and whether it was reached.
 
     With :math:`w_k = s_k b_k`, :math:`s_k = n_k^{-2a/(1+a)}` (the answer for orthogonal gradients), both sides of row k
     scale with :math:`c_k = n_k^{2(1-a)/(1+a)}`: :math:`M b = c \circ b^{-1/a}`, the minimum of :math:`\tfrac12 b^T M b
-    + \sum_k c_k \psi(b_k)`, strictly convex. Newton's method in relative steps, which keep b positive, with
-    backtracking.
+    + \sum_k c_k \psi(b_k)`, strictly convex. Newton's method in relative steps, with a line search on the slope.
 
     gram [K, K] without zero rows, a > 0 -> (w [K], True) or (w with b cut, False).
     """
@@ -31,53 +34,65 @@ def fair_weights(gram: Array, alpha: float, *, iterations: int = 200) -> tuple[A
 
 
 def _newton(matrix: Array, right: Array, alpha: float, iterations: int) -> tuple[Array, bool]:
+    """b with M b = c b^(-1/a), to rounding of the terms that are added up, not of what is left of them.
+
+    Without a solution b grows for ever. Once a long step has left the bounds, the whole way is taken again in short
+    ones, which stay near the directions that balance the tasks, and b is cut at the bound.
+    """
     largest = max(1e4, CANCELLED ** (alpha / (1.0 + alpha))) * np.sqrt(len(matrix))
     together = max(float(matrix.sum()), 1e-8 * float(right.sum()))
-    b = np.full(len(matrix), (float(right.sum()) / together) ** (alpha / (1.0 + alpha)))
-    terms, best, worst = np.abs(matrix), b, np.inf
+    b = start = np.full(len(matrix), (float(right.sum()) / together) ** (alpha / (1.0 + alpha)))
+    terms, best, worst, stalled, longest = np.abs(matrix), b, np.inf, 0, np.inf
     for _ in range(iterations):
         pull = right * b ** (1.0 - 1.0 / alpha)
-        missing = pull - b * (matrix @ b)
-        residual = float(np.abs(missing / (pull + b * (terms @ b))).max())  # of what was added up, not of what was left
-        settled = residual <= 1e-15 or (worst <= 1e-9 and residual >= worst)
+        held = b * (matrix @ b)
+        missing = pull - held
+        residual = float(np.abs(missing / (pull + b * (terms @ b))).max())
+        stalled = stalled + 1 if worst <= 1e-6 and residual > 0.5 * worst else 0
         if residual < worst:
             best, worst = b, residual
-        if settled:
+        if worst <= 1e-15 or (stalled and worst <= 1e-9) or stalled > 8:
             break
-        move = _solve(b[:, None] * matrix * b[None, :], pull / alpha, missing)
-        size = float(np.abs(move).max())
-        step = 1.0 if size < 0.3 else 1.0 / (1.0 + size)
-        if size > 1e-6:
-            step = _shortened(b, move, step, matrix, right, alpha, float(missing @ move))
-        after = b * (1.0 + step * move)
-        if np.linalg.norm(after) > largest:
-            return after * (largest / np.linalg.norm(after)), False
-        if size <= 1e-15:
-            break
-        b = after
+        curved = b[:, None] * matrix * b
+        move = _solve(curved, pull / alpha, missing)
+        if np.abs(move).max() > 0.1:
+            move = move * _stride(move, float(move @ held), float(move @ curved @ move), pull, -1.0 / alpha)
+            move = move * min(1.0, longest / float(np.abs(move).max()))
+        after = b * (1.0 + move)
+        outside = float(np.linalg.norm(after)) / largest
+        if outside > 1.0 and longest < np.inf:
+            return after / outside, False
+        b, longest = (after, longest) if outside <= 1.0 else (start, SHORT)
     return best, worst <= 1e-9
 
 
 def _solve(curved: Array, diagonal: Array, missing: Array) -> Array:
     """(C + diag(d)) x = m, solved with unit diagonal: norms far apart then cost no digits."""
     root = 1.0 / np.sqrt(np.diagonal(curved) + diagonal)
-    scaled = curved * root[:, None] * root[None, :] + np.diag(diagonal * root**2)
-    move: Array = root * np.linalg.solve(scaled, root * missing)
-    return move
+    scaled = curved * root[:, None] * root
+    np.fill_diagonal(scaled, 1.0)
+    _, move, failed = dposv(scaled, root * missing)
+    return root * (np.linalg.solve(scaled, root * missing) if failed else move)
 
 
-def _shortened(b: Array, move: Array, step: float, matrix: Array, right: Array, alpha: float, gain: float) -> float:
-    """The step halved until the objective falls by a ten-thousandth of what its slope promises."""
+def _stride(move: Array, slope: float, curve: float, pull: Array, power: float) -> float:
+    r"""t > 0 that nearly minimises the objective along b (1 + t move), by its slope.
 
-    def objective(at: Array) -> float:
-        power = 1.0 - 1.0 / alpha
-        barrier = np.log(at) if alpha == 1 else at**power / power
-        return float(0.5 * at @ matrix @ at - right @ barrier)
-
-    here = objective(b)
-    slack = 1e-12 * abs(here)
-    for _ in range(40):
-        if objective(b * (1.0 + step * move)) <= here - 1e-4 * step * gain + slack:
+    :math:`\phi'(t) = s + t c - \sum_k p_k m_k (1 + t m_k)^{-1/a}` rises with t, costs K numbers, and unlike differences
+    of the objective keeps its digits near the minimum. Newton's method, halving where that leaves the bracket; a tenth
+    of the first slope is near enough. Steps longer than 1 let b grow by more than doubling.
+    """
+    fastest = float(move.min())
+    low, high = 0.0, -1.0 / fastest if fastest < 0 else np.inf
+    stride, near = min(1.0, 0.5 * high), 0.1 * abs(slope - float(pull @ move))
+    for _ in range(12):
+        grown = 1.0 + stride * move
+        barrier = pull * move * grown**power
+        rise = slope + stride * curve - float(barrier.sum())
+        if abs(rise) <= near:
             break
-        step *= 0.5
-    return step
+        low, high = (stride, high) if rise < 0 else (low, stride)
+        after = stride - rise / (curve - power * float((barrier * move / grown).sum()))
+        outside = 0.5 * (low + high) if np.isfinite(high) else 4.0 * stride
+        stride = after if low < after < high else outside
+    return stride

@@ -27,15 +27,21 @@ def build(name: str, **params: Any) -> Method[Any]:
     return cast("Method[Any]", registry.build("method", name, **params))
 
 
+def _gradients(found: Method[Any], jacobian: Tensor, losses: Tensor | None) -> DenseGradients:
+    return DenseGradients(jacobian, losses, earlier=[jacobian] * (found.batches - 1))
+
+
 def combine(name: str, jacobian: Tensor, losses: Tensor | None = None, *, seed: int = 0, **params: Any) -> Tensor:
     """One step of a method from its fresh state: jacobian [K, P] of task gradients -> the shared gradient [P].
+
+    A method that looks at several batches sees this Jacobian in each.
 
     >>> import torch
     >>> combine("sum", torch.tensor([[1.0, 0.0], [-1.0, 1.0]]))
     tensor([0., 1.])
     """
-    grads = DenseGradients(jacobian, losses)
     found = build(name, **params)
+    grads = _gradients(found, jacobian, losses)
     found.step(grads, found.init(jacobian.shape[0]), Step(seed=seed))
     return grads.direction()
 
@@ -45,8 +51,8 @@ def weights(name: str, jacobian: Tensor, losses: Tensor | None = None, *, seed: 
 
     Raises TypeError for methods whose update is not a weighting of the task gradients.
     """
-    grads = DenseGradients(jacobian, losses)
     found = build(name, **params)
+    grads = _gradients(found, jacobian, losses)
     state, at = found.init(jacobian.shape[0]), Step(seed=seed)
     found.step(grads, state, at)
     if grads.weights is None:

@@ -20,11 +20,14 @@ class MethodAggregator(nn.Module):
     """
 
     def __init__(self, name: str, *, seed: int = 0, **params: Any) -> None:
-        """``name`` and ``params`` as for ``methods.build``. Raises UnknownName, and OutOfDomain for ``stl``."""
+        """``name`` and ``params`` as for ``methods.build``. Raises UnknownName, and OutOfDomain for ``stl`` and
+        methods that look at several batches."""
         super().__init__()
         self.method = build(name, **params)
         if self.method.single_task:
             raise OutOfDomain(f"{name} trains one task: there is nothing to aggregate")
+        if self.method.batches > 1:
+            raise OutOfDomain(f"{name} compares {self.method.batches} batches a step: an aggregator is given one")
         self.seed = seed
         self.reset()
 

@@ -8,6 +8,7 @@ Its state is a value: ``init`` makes it, ``step`` returns the next one, nothing 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
@@ -30,6 +31,7 @@ __all__ = [
     "Needs",
     "OptimizerState",
     "OutOfDomain",
+    "OwnStep",
     "RepresentationWeighting",
     "Rows",
     "Step",
@@ -92,6 +94,10 @@ class Method(ABC, Generic[S]):
     def observe(self, before: Losses, after: Losses, state: S, at: Step) -> S:  # noqa: ARG002
         """Losses [K] of the global batch before and after the optimizer's step -> the next state, if ``observes``."""
         return state
+
+    def report(self, state: S) -> Mapping[str, Tensor]:  # noqa: ARG002
+        """What a step is remembered by beside losses and weights: numbers per task [K] by name, equal on every rank."""
+        return {}
 
     def pack(self, state: S) -> dict[str, Any] | None:
         """The state as tensors and numbers, for a checkpoint; parts of a state that has parts as ``part.field``."""
@@ -192,6 +198,12 @@ class Elementwise(Method[S]):
         merged, state = self.merge(grads.rows(), grads.columns, state, at)
         grads.write(merged)
         return state, "ok"
+
+
+class OwnStep(Method[S]):
+    """A step that is no single rule: state in shards and sums over ranks, or rows of several batches."""
+
+    needs: ClassVar[Needs] = Needs.ROWS
 
 
 class OptimizerState(Method[S]):

@@ -60,9 +60,14 @@ def case(trait: str, tasks: int, seed: int = 0) -> Case:
 TRAITS = ("plain", "agreeing", "stationary", "dependent", "parallel", "opposed", "zero_row", "zero")
 
 
+def gradients(method: AnyMethod, case: Case) -> DenseGradients:
+    """The case as a step's gradients; the same for each batch, where the method looks at several."""
+    return DenseGradients(case.jacobian, case.losses, earlier=[case.jacobian] * (method.batches - 1))
+
+
 def advance(method: AnyMethod, case: Case, state: Any, at: Step) -> tuple[Tensor, Any, str]:
     """One step: the shared gradient [P] that the method writes, its next state, its word."""
-    grads = DenseGradients(case.jacobian, case.losses)
+    grads = gradients(method, case)
     state, status = method.step(grads, state, at)
     if method.observes:  # a batch whose tasks improved, each by another part
         part = torch.linspace(0.9, 0.99, case.tasks, dtype=torch.float64)
@@ -77,7 +82,7 @@ def direction(method: AnyMethod, case: Case, seed: int = 0) -> Tensor:
 
 def weights(method: AnyMethod, case: Case, seed: int = 0) -> Tensor | None:
     """The weights [K] of the first step; None for methods that are no weighting."""
-    grads = DenseGradients(case.jacobian, case.losses)
+    grads = gradients(method, case)
     method.step(grads, method.init(case.tasks), Step(seed=seed))
     return grads.weights
 

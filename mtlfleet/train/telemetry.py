@@ -1,4 +1,4 @@
-"""What is written down about a step: losses, weights, norms, cosines, conflicts."""
+"""What is written down about a step: losses, weights, norms, cosines, conflicts, and what the method reports."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ class Telemetry:
     tasks: tuple[str, ...]
 
     def write(self, writer: AttemptWriter, step: int, info: StepInfo) -> None:
-        """One ``step_metrics`` row per task and one ``task_gradients`` row."""
-        for task, loss in zip(info.tasks, info.losses.tolist(), strict=True):
-            writer.step_metric(step, task, "loss", loss)
+        """``step_metrics`` rows for each task, one per number, and one ``task_gradients`` row."""
+        for name, values in {"loss": info.losses, **info.report}.items():
+            for task, value in zip(info.tasks, values.tolist(), strict=True):
+                writer.step_metric(step, task, name, value)
         cosines = _upper(info.cosines)
         conflicts = sum(c < 0 for c in cosines) / len(cosines) if cosines else math.nan
         writer.task_gradients(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from mtlfleet import registry
 from mtlfleet.plan.trial import Recipe, Spec, Trial
 from mtlfleet.train import Communicator, Site, TrialRun
 
+PARAMS: dict[str, dict[str, Any]] = {"linear": {"weights": (0.2, 0.5, 0.3)}, "adatask": {"dominance_beta": 0.9}}
+
 
 def spec(kind: str, use: str, **given: Any) -> Spec:
     return Spec(use, use, registry.Catalogue().parameters(kind, use, given))
@@ -20,7 +21,7 @@ def spec(kind: str, use: str, **given: Any) -> Spec:
 
 def trial(method: str, world: int = 1, steps: int = 6, **recipe: Any) -> Trial:
     """A short trial with an uneven last batch: 90 samples, batches of 32."""
-    params = {"weights": (0.2, 0.5, 0.3)} if method == "linear" else {}
+    params = PARAMS.get(method, {})
     data = spec("dataset", "synthetic_regression", tasks=3, conflict=0.7, train=90, val=30, test=30, dim=6)
     tasks = ("task_0",) if method == "stl" else ("task_0", "task_1", "task_2")
     train = {
@@ -46,13 +47,14 @@ def trial(method: str, world: int = 1, steps: int = 6, **recipe: Any) -> Trial:
 
 
 def train(rank: int, world: int, methods: list[str], root: str) -> dict[str, Any]:
-    """Each method's trial to its end on this rank; the weights before the chosen checkpoint is loaded, and the
-    score."""
+    """Each method's trial to its end on this rank: state, score, the weights before the chosen checkpoint is loaded,
+    and those at the start."""
     comm = Communicator(rank, world, dist.group.WORLD if world > 1 else None)
     found: dict[str, Any] = {}
     for method in methods:
         run = TrialRun(trial(method, world), Site(Path(root), "ranks"), comm)
         progress = run.begin()
+        start = {n: t.clone() for n, t in run.parts.model.state_dict().items()}
         weights: dict[str, torch.Tensor] = {}
         finish = run._finish
 
@@ -63,17 +65,21 @@ def train(rank: int, world: int, methods: list[str], root: str) -> dict[str, Any
         run._finish = keep  # type: ignore[method-assign]
         while not progress.finished:
             progress = run.advance()
-        found[method] = (progress.state, progress.score, weights)
+        found[method] = (progress.state, progress.score, weights, start)
     return found
 
 
-def interrupted(rank: int, world: int, method: str, root: str, pause_at: int) -> dict[str, torch.Tensor]:
-    """The last weights of a trial of six steps; with ``pause_at``, left there and taken up by a fresh object."""
+def interrupted(
+    rank: int, world: int, methods: list[str], root: str, pause_at: int
+) -> dict[str, dict[str, torch.Tensor]]:
+    """The last weights of each method's trial of six steps; with ``pause_at``, left there and taken up by a fresh
+    object."""
     comm = Communicator(rank, world, dist.group.WORLD if world > 1 else None)
-    params = {"dominance_beta": 0.9} if method == "adatask" else {}
+    return {method: _interrupted(comm, world, method, root, pause_at) for method in methods}
+
+
+def _interrupted(comm: Communicator, world: int, method: str, root: str, pause_at: int) -> dict[str, torch.Tensor]:
     cell = trial(method, world, checkpoint_every=3, keep="last")
-    if params:
-        cell = replace(cell, method=spec("method", method, **params))
     run = TrialRun(cell, Site(Path(root), "ranks"), comm)
     run.begin()
     if pause_at:

@@ -168,6 +168,45 @@ def test_graddrop_with_the_same_draws(seed: int, tasks: int, leak: float) -> Non
     torch.testing.assert_close(methods.combine("graddrop", rows, seed=seed, leak=leak), theirs, rtol=1e-10, atol=1e-12)
 
 
+@FEW
+@given(seeds, st.integers(1, 6), st.sampled_from([0.0, 0.1, 1.0]))
+def test_modo_over_three_steps(seed: int, tasks: int, rho: float) -> None:
+    theirs, ours = aggregation.MoDoWeighting(gamma=0.01, rho=rho), methods.build("modo", gamma=0.01, rho=rho)
+    state = ours.init(tasks)
+    for step in range(3):
+        first, second = jacobian(tasks, seed + step), jacobian(tasks, seed + step + 7)
+        grads = DenseGradients(jacobian(tasks, seed + 1), earlier=[first, second])
+        state, _ = ours.step(grads, state, Step(step))
+        torch.testing.assert_close(grads.weights, theirs(first @ second.T), rtol=1e-9, atol=1e-10)
+
+
+@FEW
+@given(seeds, st.integers(1, 6), st.sampled_from([10.0, 5.0, 0.1]))
+def test_sdmgrad_by_the_loop_over_three_steps(seed: int, tasks: int, lr: float) -> None:
+    theirs, ours = aggregation.SDMGradWeighting(lr=lr), methods.build("sdmgrad", solver="loop", lr=lr)
+    state = ours.init(tasks)
+    for step in range(3):
+        first = 1e3 * jacobian(tasks, seed + step)  # so that what they add to the scale is nothing
+        second = first + 300 * jacobian(tasks, seed + step + 7)
+        grads = DenseGradients(jacobian(tasks, seed + 1), earlier=[first, second])
+        state, _ = ours.step(grads, state, Step(step))
+        torch.testing.assert_close(grads.weights, theirs(first @ second.T), rtol=1e-8, atol=1e-8)
+
+
+@FEW
+@given(seeds, st.integers(1, 6), st.sampled_from([1.0, 0.01]))
+def test_excess_risks_over_four_steps(seed: int, tasks: int, eta: float) -> None:
+    """One step of their warm-up makes their first risk a baseline, as in the authors' code."""
+    theirs = aggregation.ExcessMTL(robust_step_size=eta, n_warmup_steps=1)
+    ours = methods.build("excess_mtl", eta=eta)
+    state = ours.init(tasks)
+    for step in range(4):
+        rows = jacobian(tasks, seed + step)
+        grads = DenseGradients(rows)
+        state, _ = ours.step(grads, state, Step(step))
+        torch.testing.assert_close(grads.direction(), tasks * theirs(rows), rtol=1e-6, atol=1e-6)
+
+
 def scalarized(scalarizer: torch.nn.Module, losses: torch.Tensor) -> torch.Tensor:
     """The weights [K] that a scalarizer puts on the task gradients: its own gradient."""
     leaf = losses.clone().requires_grad_()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, cast
@@ -167,6 +168,9 @@ class Stabilised(Method[Smoothed]):
             found = as_weights(clip(as_array(found), as_array(grads.gram()), self.max_norm))
         grads.apply(Weights(found))
         return Smoothed(inner, found, state.used + 1), status
+
+    def report(self, state: Smoothed) -> Mapping[str, Tensor]:
+        return self.inner.report(state.inner)
 
     def pack(self, state: Smoothed) -> dict[str, Any]:
         inner = self.inner.pack(state.inner) or {}

@@ -12,10 +12,12 @@ from scipy.optimize import minimize, nnls
 
 from mtlfleet.linalg.barrier import LARGEST, bargain
 from mtlfleet.linalg.cone import project_rows
+from mtlfleet.linalg.fairness import fair_weights
 from mtlfleet.linalg.gram import clip, factor, is_stationary, length, norms, unit
 from mtlfleet.linalg.maximin import worst_case_weights
 from mtlfleet.linalg.min_norm import frank_wolfe, min_norm_point
 from mtlfleet.linalg.nnls import _active_set, nonnegative_least_squares
+from mtlfleet.linalg.simplex import towards_mean
 from mtlfleet.linalg.spectrum import align, equal_projections
 from mtlfleet.linalg.surgery import remove_conflicts
 
@@ -281,3 +283,44 @@ def test_orthogonal_up_to_rounding_is_no_conflict(tasks: int, seed: int, spread:
     system = factor(unit(rows @ rows.T, np.linalg.norm(rows, axis=1))).T
     for column in system.T:
         np.testing.assert_allclose(nonnegative_least_squares(system, -column), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("tasks", "alpha"), [(8, 5.0), (40, 2.0), (40, 5.0), (3, 0.5), (100, 1.0)])
+@pytest.mark.parametrize("spread", [0.0, 4.0])
+def test_fair_shares_of_nearly_opposed_gradients_are_found_to_rounding(tasks: int, alpha: float, spread: float) -> None:
+    """A line search on differences of the objective used to come to rest at 1e-8 here."""
+    rows = np.random.default_rng(1).standard_normal((tasks, 3 * tasks + 5))
+    rows[1] = 1e-3 * rows[1] - rows[0]
+    rows *= 10.0 ** np.linspace(0, spread, tasks)[:, None]
+    gram = rows @ rows.T
+    weights, found = fair_weights(gram, alpha)
+    wanted = weights ** (-1 / alpha)
+    assert found
+    assert np.max(np.abs(gram @ weights - wanted) / (np.abs(gram) @ weights + wanted)) <= 1e-13
+
+
+@MANY
+@given(jacobians(low=2), st.floats(0, 3))
+def test_towards_the_mean_is_the_best_of_all_shares(rows: np.ndarray, strength: float) -> None:
+    """No vertex of the simplex lies downhill: the condition of the convex problem, for products of one batch."""
+    gram = rows @ rows.T
+    found = towards_mean(gram, strength)
+    assert found.min() >= 0
+    assert found.sum() == pytest.approx(1, abs=1e-12)
+    slope = gram @ (found + strength / len(found))
+    terms = np.abs(gram).max() * (1 + strength)
+    assert slope.min() >= found @ slope - SMALL * terms
+
+
+def test_products_of_two_batches_need_be_no_gram() -> None:
+    rng = np.random.default_rng(0)
+    products = rng.standard_normal((5, 9)) @ rng.standard_normal((9, 5))
+    found = towards_mean(products, 0.3)
+    whole = (products + products.T) / 2
+    lowest = np.linalg.eigvalsh(whole)[0]
+    assert lowest < 0
+    raised = whole - lowest * np.eye(5)
+    slope = raised @ (found + 0.3 / 5)
+    assert slope.min() >= found @ slope - 1e-9
+    assert (found >= 0).all()
+    np.testing.assert_allclose(towards_mean(products + 1e-9 * rng.standard_normal((5, 5)), 0.3), found, atol=1e-6)

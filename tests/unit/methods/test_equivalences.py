@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mtlfleet.engine.gradients import Gram, Losses, Step
+from mtlfleet.engine.reference import DenseGradients
 from mtlfleet.methods import build, combine, weights
 from mtlfleet.methods.draws import uniform
 from mtlfleet.methods.tchebycheff import Nadir
@@ -325,6 +326,11 @@ def test_dominance_shares() -> None:
     _, state = ours.update(rows, ours.init(2), Step())
     # at the first step every task moves each coordinate it has a gradient for by one
     assert state.shares().T.flatten().tolist() == pytest.approx([0.5, 0.5, 1.0, 0.0, 0.5, 0.5])
+    assert ours.report(ours.step(DenseGradients(rows), ours.init(2), Step())[0]) == {
+        "au_share": pytest.approx([0.75, 0.25]),  # of the two parameters that move
+        "au_dominant": pytest.approx([0.5, 0.0]),
+    }
+    assert build("adatask").report(ours.init(2)) == {}
 
 
 @MANY

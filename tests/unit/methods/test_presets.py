@@ -147,7 +147,8 @@ def test_reused_logarithmic_and_cut_weights() -> None:
         ("stabilised", {"use": "stabilised"}, "no plain weighting"),
         ("stabilised", {"use": "uw", "max_norm": 1.0}, "losses only"),
         ("gradvac", {"groups": "layer"}, "one Gram matrix per layer"),
-        ("db_mtl", {"beta": 0.9}, "kept in shards"),
+        ("stabilised", {"use": "modo"}, "no plain weighting"),
+        ("stabilised", {"use": "db_mtl@libmtl"}, "no plain weighting"),
     ],
 )
 def test_what_cannot_be_done_is_refused(name: str, params: dict, said: str) -> None:

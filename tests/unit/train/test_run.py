@@ -116,6 +116,19 @@ def test_the_checkpoint_is_chosen_on_validation_and_test_is_read_once(tmp_path: 
     assert sorted((row["task"], row["n"]) for row in read) == [("task_0", 1), ("task_1", 1)]
 
 
+def test_what_a_method_reports_is_written_beside_the_losses(tmp_path: Path) -> None:
+    for name in ("moco", "modo"):
+        trials.finish(trials.start(tmp_path, trials.trial(name, steps=6)))
+    found = rows(tmp_path, "select metric, task, count(*) n, sum(value) v from step_metrics group by all order by all")
+    assert [(row["metric"], row["task"], row["n"]) for row in found] == [
+        ("loss", "task_0", 4),
+        ("loss", "task_1", 4),
+        ("weight", "task_0", 2),
+        ("weight", "task_1", 2),
+    ]
+    assert sum(row["v"] for row in found if row["metric"] == "weight") == pytest.approx(2)
+
+
 def test_tuning_never_loads_the_test_split(tmp_path: Path) -> None:
     wanted = trials.trial(phase="tune")
     run = trials.start(tmp_path, wanted)

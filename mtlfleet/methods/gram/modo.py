@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from mtlfleet.linalg.simplex import nearest_shares
+from mtlfleet.methods.arrays import as_array, as_weights
+from mtlfleet.methods.base import OwnStep, Step, TaskGradients, method
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shares:
+    """The weights [K], summing to one."""
+
+    weights: Tensor
+
+
+@method("modo")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoDo(OwnStep[Shares]):
+    r"""Weights that follow the shortest convex combination by small steps, unbiased: from two independent batches.
+
+    ``gamma``: step size of the weights; ``rho``: their pull towards zero, hence towards equality.
+
+    Math        :math:`w \leftarrow \Pi_\Delta(w - \gamma (J_1 J_2^T w + \rho w))`, :math:`d = J_3^T w`; w starts at
+                1/K.
+    Shapes      products of two batches ``[K, K]`` -> weights ``[K]``; state: w ``[K]``. Three batches a step.
+    Source      Chen, Fernando, Ying and Chen, Three-Way Trade-Off in Multi-Objective Learning: Optimization,
+                Generalization and Conflict-Avoidance, NeurIPS 2023 and JMLR 2024.
+    Departures  The form with three batches, as in LibMTL (``modo@libmtl``: gamma 0.001); with two, the authors' update
+                is the mean of both. Task-specific parameters see the third batch, not the mean of three.
+    Properties  permutation, sum_to_one
+
+    >>> from mtlfleet import methods
+    >>> methods.weights("modo", torch.tensor([[1.0, 0.0], [-1.0, 1.0]]), rho=0.0)
+    tensor([0.5250, 0.4750], dtype=torch.float64)
+    """
+
+    batches: ClassVar[int] = 3
+
+    gamma: Annotated[float, Ge(0)] = 0.1
+    rho: Annotated[float, Ge(0)] = 0.1
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"libmtl": {"gamma": 0.001}}
+
+    def init(self, tasks: int) -> Shares:
+        return Shares(torch.full((tasks,), 1.0 / tasks, dtype=torch.float64))
+
+    def step(self, grads: TaskGradients, state: Shares, at: Step) -> tuple[Shares, str]:  # noqa: ARG002
+        w = state.weights
+        slope = grads.cross_gram(0, 1) @ w + self.rho * w
+        weights = as_weights(nearest_shares(as_array(w - self.gamma * slope)))
+        grads.apply(weights)
+        return Shares(weights), "ok"
