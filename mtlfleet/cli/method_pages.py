@@ -22,6 +22,11 @@ backward pass per task in its warm-up.""",
         """One backward pass per task; task gradients are exchanged in shards, (K + 1) / 2 times the bytes of one
 all-reduce, and K x K numbers are summed over ranks.""",
     ),
+    "representation": (
+        "At the representation that all tasks read",
+        """One backward pass per task through its head, one through the trunk; one all-reduce of the gradients and K x K
+numbers, or K per coordinate of the representation. Models with features per task have no such tensor and are refused.""",
+    ),
     "elementwise": (
         "A rule for each coordinate",
         """One backward pass per task, exchanged in shards; nothing else is sent.""",

@@ -50,6 +50,7 @@ class GradientEngine:
     loss_scale:     fp16: a number, or ``"dynamic"``; one factor on all losses, divided out before a method looks.
     process_group:  default: torch's default group if initialised, else a single process.
     seed:           address of the method's own random draws.
+    tasks:          all tasks, in the order of the method's per-task settings; else those of the first step, sorted.
 
     Raises
     ------
@@ -74,6 +75,7 @@ class GradientEngine:
         loss_scale: float | str | None = None,
         process_group: dist.ProcessGroup | None = None,
         seed: int = 0,
+        tasks: Sequence[str] = (),
     ) -> None:
         refuse_wrappers(model)
         if backward not in BACKWARDS:
@@ -94,6 +96,7 @@ class GradientEngine:
         refuse_rows(self.method, backward, approximate)
         chosen = declared(shared)
         self._agreed = Agreement(model, self.method, self.exchange, backward, chunk, approximate, chosen)
+        self._agreed.tasks = tuple(tasks)
         self._rows: Tensor | None = None
         self._weights: Weights | None = None
         self._held: Held | None = None
@@ -108,7 +111,7 @@ class GradientEngine:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of all tasks, sorted; empty before the first step."""
+        """Names of all tasks, as given or else sorted; empty before the first step if they were not."""
         return self._agreed.tasks
 
     def step(

@@ -82,7 +82,9 @@ class TrialRun:
         self.feed = Feed(train, names, recipe.global_batch, self.trial.seed, self.comm.rank, self.comm.world)
         self.phases = parts.strategy.phases(self.total)
         self.phase: Phase | None = None
-        self.engine = GradientEngine(parts.model, parts.method, process_group=self.comm.group, seed=self.trial.seed)
+        self.engine = GradientEngine(
+            parts.model, parts.method, process_group=self.comm.group, seed=self.trial.seed, tasks=names
+        )
         self.optimizer = build_optimizer(recipe, parts.model.parameters())
         self.position = Position(loss_sum=[0.0] * len(names))
         self.best: dict[str, Tensor] | None = None
@@ -172,8 +174,6 @@ class TrialRun:
             enter(self.parts.model, phase)
             self.phase = phase
         set_learning_rate(self.optimizer, learning_rate(recipe, step, self.total))
-        # Dropout and its kin draw from torch's global generator: it is set for this step, so a resumed run draws alike.
-        seed_torch(stream(self.trial.seed, "forward", step, self.comm.rank), self.comm.device)
         batches = self.engine.batches
         forwards = [self._losses(step * batches + place, step) for place in range(batches)]
         losses, features = [given for given, _ in forwards], [z for _, z in forwards]
@@ -191,10 +191,8 @@ class TrialRun:
         self.optimizer.zero_grad(set_to_none=True)
         if self.engine.observes:
             self._observe(step)
-        # The engine's tasks are sorted by name; the trial's are in the dataset's order.
-        at = {task: k for k, task in enumerate(info.tasks)}
-        for k, task in enumerate(self.feed.tasks):
-            self.position.loss_sum[k] += float(info.losses[at[task]])
+        for k, loss in enumerate(info.losses.tolist()):
+            self.position.loss_sum[k] += loss
         self.position.loss_count += 1
         if self.writer is not None and self.position.step % recipe.log_every == 0:
             self.telemetry.write(self.writer, self.position.step, info)
@@ -202,13 +200,16 @@ class TrialRun:
     def _observe(self, step: int) -> None:
         """The step's losses again, after it: same samples, same dropout, and running statistics as if nothing had
         been."""
-        seed_torch(stream(self.trial.seed, "forward", step, self.comm.rank), self.comm.device)
         with torch.no_grad(), kept_buffers(self.parts.model):
             place = step * self.engine.batches + self.engine.batches - 1
             self.engine.observe(self._losses(place, step)[0], epoch=self.feed.epoch(step))
 
     def _losses(self, place: int, step: int) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Losses, and the representation, of the feed's batch ``place``."""
+        """Losses, and the representation, of the feed's batch ``place``.
+
+        Dropout and its kin draw from torch's global generator: it is set for this batch, so a resumed run draws alike.
+        """
+        seed_torch(stream(self.trial.seed, "forward", place, self.comm.rank), self.comm.device)
         return forward(self.feed.at(place), self.parts, self._context(step), self.comm)
 
     def _evaluate(self) -> None:

@@ -23,7 +23,7 @@ COARSER = {"druw": 3e-6, "rruw": 3e-6}
 
 
 def test_two_ranks_equal_one_for_every_method(tmp_path: Path) -> None:
-    names = methods.names()
+    names = [*methods.names(), "two_batches"]
     one = rank_trials.train(0, 1, names, str(tmp_path / "one"))
     two = crew(2, rank_trials.train, names, str(tmp_path / "two"))
     for name in names:
