@@ -24,8 +24,9 @@ all-reduce, and K x K numbers are summed over ranks.""",
     ),
     "representation": (
         "At the representation that all tasks read",
-        """One backward pass per task through its head, one through the trunk; one all-reduce of the gradients and K x K
-numbers, or K per coordinate of the representation. Models with features per task have no such tensor and are refused.""",
+        """One backward pass per task through its head, one through the trunk; one all-reduce of the gradients, and of
+K x K numbers or of K per coordinate of the representation. Models with features per task have no such tensor and are
+refused.""",
     ),
     "elementwise": (
         "A rule for each coordinate",

@@ -27,7 +27,7 @@ def spec(kind: str, use: str, **given: Any) -> Spec:
 
 def trial(method: str, world: int = 1, steps: int = 6, **recipe: Any) -> Trial:
     """A short trial with an uneven last batch: 90 samples, batches of 32."""
-    params = {"weights": (0.2, 0.5, 0.3)} if method == "linear" else {}
+    params: dict[str, Any] = {"linear": {"weights": (0.2, 0.5, 0.3)}, "gradvac": {"groups": "tensor"}}.get(method, {})
     data = spec("dataset", "synthetic_regression", tasks=3, conflict=0.7, train=90, val=30, test=30, dim=6)
     tasks = ("task_0",) if method == "stl" else ("task_0", "task_1", "task_2")
     train = {

@@ -146,7 +146,6 @@ def test_reused_logarithmic_and_cut_weights() -> None:
         ("stabilised", {"use": "graddrop"}, "no plain weighting"),
         ("stabilised", {"use": "stabilised"}, "no plain weighting"),
         ("stabilised", {"use": "uw", "max_norm": 1.0}, "losses only"),
-        ("gradvac", {"groups": "layer"}, "one Gram matrix per layer"),
         ("db_mtl", {"beta": 0.9}, "kept in shards"),
     ],
 )
