@@ -95,8 +95,8 @@ def test_a_layer_that_is_not_there_is_named(name: str) -> None:
 
 def network(width: int = 5) -> tuple[torch.nn.Module, dict[str, torch.Tensor], torch.Tensor]:
     torch.manual_seed(1)
-    trunk = torch.nn.Sequential(torch.nn.Linear(3, width), torch.nn.Tanh(), torch.nn.Linear(width, 4))
-    heads = torch.nn.ModuleDict({t: torch.nn.Linear(4, 1) for t in "ab"})
+    trunk = torch.nn.Sequential(torch.nn.Linear(3, width), torch.nn.Tanh(), torch.nn.Linear(width, width))
+    heads = torch.nn.ModuleDict({t: torch.nn.Linear(width, 1) for t in "ab"})
     x = torch.randn(6, 3)
     z = trunk(x)
     losses = {"a": (heads["a"](z) ** 2).mean(), "b": (heads["b"](z) - 1).abs().mean()}
