@@ -18,7 +18,7 @@ from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.factored import FactoredGradients
 from mtlfleet.engine.gradients import Losses, Needs, Step, Weights
 from mtlfleet.engine.info import StepInfo
-from mtlfleet.engine.modules import declared, refuse_rows, refuse_wrappers
+from mtlfleet.engine.modules import cut_shared, declared, refuse_rows, refuse_wrappers
 from mtlfleet.engine.outcome import NonFinite
 from mtlfleet.engine.representation import Shown
 from mtlfleet.engine.scaling import LossScale
@@ -149,7 +149,7 @@ class GradientEngine:
                 grads.apply(stale)
             else:
                 state, status = self.method.step(grads, self.state, at)
-            norm = grads.finish()
+            norm = cut_shared(self.reach.shared, grads.finish(), getattr(self.method, "shared_norm", None))
         except NonFinite as reason:
             self.model.zero_grad(set_to_none=True)
             info = self._info(grads, 0.0, str(reason), before, skipped=True)

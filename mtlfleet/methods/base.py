@@ -66,6 +66,8 @@ class Method(ABC, Generic[S]):
     ``presets`` names conventions of a source, ``{"nash": {"c": 0.4}}`` for ``cagrad@nash``; ``single_task`` marks the
     single-task reference; ``batches`` is how many batches a step looks at (``grads.batches``, ``grads.cross_gram``; the
     last one's gradient is written); ``observes`` asks for the same batch's losses after the optimizer's step;
+    ``reforward`` is how that second pass runs: ``"same"`` dropout and untouched running statistics, or once more in
+    ``"train_mode"``; ``shared_norm`` is where the engine cuts the norm of the shared gradient, for methods that cannot;
     ``owns_update`` marks those whose direction is the update itself, for plain SGD to apply; ``shards`` names packed
     state fields that hold this rank's columns, of which a checkpoint keeps every rank's. A method whose sources
     disagree on ``heads`` makes it a hyper-parameter; it is read from the instance.
@@ -77,6 +79,8 @@ class Method(ABC, Generic[S]):
     batches: ClassVar[int] = 1
     single_task: ClassVar[bool] = False
     observes: ClassVar[bool] = False
+    reforward: ClassVar[str] = "same"
+    shared_norm: ClassVar[float | None] = None
     owns_update: ClassVar[bool] = False
     shards: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[dict[str, dict[str, Any]]] = {}

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -199,17 +200,19 @@ class TrialRun:
 
     def _observe(self, step: int) -> None:
         """The step's losses again, after it: same samples, same dropout, and running statistics as if nothing had
-        been."""
-        with torch.no_grad(), kept_buffers(self.parts.model):
-            place = step * self.engine.batches + self.engine.batches - 1
-            self.engine.observe(self._losses(place, step)[0], epoch=self.feed.epoch(step))
+        been, unless the method asks for another pass in train mode."""
+        place = step * self.engine.batches + self.engine.batches - 1
+        anew = self.parts.method.reforward == "train_mode"
+        with torch.no_grad(), nullcontext() if anew else kept_buffers(self.parts.model):
+            losses, _ = self._losses(place, step, "observe" if anew else "forward")
+            self.engine.observe(losses, epoch=self.feed.epoch(step))
 
-    def _losses(self, place: int, step: int) -> tuple[dict[str, Tensor], Tensor | None]:
+    def _losses(self, place: int, step: int, draws: str = "forward") -> tuple[dict[str, Tensor], Tensor | None]:
         """Losses, and the representation, of the feed's batch ``place``.
 
         Dropout and its kin draw from torch's global generator: it is set for this batch, so a resumed run draws alike.
         """
-        seed_torch(stream(self.trial.seed, "forward", place, self.comm.rank), self.comm.device)
+        seed_torch(stream(self.trial.seed, draws, place, self.comm.rank), self.comm.device)
         return forward(self.feed.at(place), self.parts, self._context(step), self.comm)
 
     def _evaluate(self) -> None:

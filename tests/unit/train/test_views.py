@@ -70,6 +70,24 @@ def test_the_same_batch_is_observed_with_the_same_dropout(tmp_path: Path) -> Non
     assert moved.engine.state.fell.all()
 
 
+def test_the_authors_famo_looks_again_in_train_mode(tmp_path: Path) -> None:
+    """Where nothing moves, another dropout still moves the logits; and running statistics count the second pass."""
+
+    def count(model: Any, *_: Any) -> None:
+        model.passes.add_(float(model.training))
+
+    found = {}
+    for name in ("famo", "famo@official"):
+        run = started(tmp_path / name, name, lr=1e-30, optimizer="sgd", steps=3, keep="last")
+        run.parts.model.register_buffer("passes", torch.zeros(()))
+        run.parts.model.register_forward_hook(count)
+        trials.finish(run)
+        found[name] = (run.engine.state.value.abs().max().item(), run.parts.model.passes.item())
+    assert found["famo"] == (0.0, 3.0)
+    assert found["famo@official"][0] > 0.01
+    assert found["famo@official"][1] == 6.0
+
+
 def test_two_batches_a_step_are_the_next_two_of_the_feed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, ...]] = []
     plain = trainer.forward
