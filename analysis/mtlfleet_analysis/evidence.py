@@ -73,6 +73,18 @@ class Registration:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Twins:
+    """Two methods of which all ``runs`` pairs of runs that can be compared left the same numbers, bit for bit."""
+
+    method: str
+    twin: str
+    phase: str
+    dataset: str
+    architecture: str
+    runs: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """A study's runs and everything needed to read them.
 
@@ -93,6 +105,7 @@ class Evidence:
     registrations: tuple[Registration, ...] = ()
     title: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    twins: tuple[Twins, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)  # of methods, datasets, architectures, for people
 
     def __post_init__(self) -> None:

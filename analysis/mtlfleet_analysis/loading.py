@@ -10,7 +10,7 @@ from mtlfleet.errors import StoreDamaged
 from mtlfleet.plan.claims import Baseline, Claim, Estimand
 from mtlfleet.plan.tasks import Metric
 from mtlfleet.store import claim_locks, write_document
-from mtlfleet_analysis.evidence import Evidence, Registration, Run, TaskFact
+from mtlfleet_analysis.evidence import Evidence, Registration, Run, TaskFact, Twins
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +51,11 @@ WHERE s.study_id = ? ORDER BY s.trial_id"""
 VALUES = """
 SELECT trial_id, split, task, metric, arg_max(value, step) AS value FROM metrics
 WHERE study_id = ? AND final AND split IN ('val', 'test') AND task <> '*' GROUP BY ALL ORDER BY ALL"""
+
+
+TWINS = """
+SELECT method, twin, phase, dataset, architecture, identical AS runs FROM twins
+WHERE study_id = ? AND identical = compared ORDER BY ALL"""
 
 
 def asked_by(study: Study) -> Asked:
@@ -110,6 +115,7 @@ def from_store(study: Study | Asked, store: Store) -> Evidence:
         runs = _runs(session, asked.name)
         metrics = _rows(session, "SELECT * FROM metric_defs WHERE study_id = ? ORDER BY metric", asked.name)
         tasks = _rows(session, "SELECT * FROM task_defs WHERE study_id = ? ORDER BY dataset, task", asked.name)
+        twins = _rows(session, TWINS, asked.name)
         versions = _rows(session, "SELECT mtlfleet_version FROM studies WHERE study_id = ?", asked.name)
     single = {run.method for run in runs if run.task != "*"}
     return Evidence(
@@ -129,6 +135,7 @@ def from_store(study: Study | Asked, store: Store) -> Evidence:
         single_task=tuple(m for m in asked.methods if m in single),
         registrations=tuple(_registrations(claim_locks(store.root, asked.name))),
         labels=asked.labels,
+        twins=tuple(Twins(**row) for row in twins),
         versions={"mtlfleet": versions[0]["mtlfleet_version"]} if versions else {},
     )
 

@@ -23,6 +23,12 @@ backward pass per task in its warm-up.""",
 all-reduce, and K x K numbers are summed over ranks. `moco`, and `db_mtl` with beta > 0, keep K numbers per parameter,
 in shards too. `modo` and `sdmgrad` look at three batches a step: three forward passes and 2 K + 1 backward passes.""",
     ),
+    "representation": (
+        "At the representation that all tasks read",
+        """One backward pass per task through its head, one through the trunk; one all-reduce of the gradients, and of
+K x K numbers or of K per coordinate of the representation. Models with features per task have no such tensor and are
+refused.""",
+    ),
     "elementwise": (
         "A rule for each coordinate",
         """One backward pass per task, exchanged in shards; nothing else is sent, but for K numbers by

@@ -6,9 +6,12 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from mtlfleet.store.store import Store
 
 STATES = ("done", "diverged", "failed", "oom", "lost", "interrupted", "running", "missing")
 OPEN = ("running", "missing")
@@ -27,6 +30,7 @@ def command(study: Path, failures: bool, as_json: bool) -> None:
     trials = _trials(store.root, name)
     groups = _groups(trials)
     causes = _causes(store.root, name, trials) if failures or as_json else []
+    twins = _twins(store, name, trials)
     if as_json:
         totals = Counter(t["state"] for t in trials)
         report = {
@@ -37,10 +41,12 @@ def command(study: Path, failures: bool, as_json: bool) -> None:
             "states": {s: totals.get(s, 0) for s in STATES},
             "groups": groups,
             "failures": causes,
+            "twins": twins,
         }
         click.echo(json.dumps(report, indent=1))
         return
     _print(name, trials, groups)
+    _print_twins(twins)
     if failures:
         _print_causes(causes)
 
@@ -90,6 +96,26 @@ def _causes(root: Path, study: str, trials: list[dict[str, Any]]) -> list[dict[s
         }
         for (state, reason), group in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
     ]
+
+
+def _twins(store: Store, study: str, trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Pairs of methods that do the same, as far as their ended runs tell."""
+    if sum(t["state"] in ("done", "diverged") for t in trials) < 2:
+        return []
+    return store.rows(
+        "SELECT phase, dataset, architecture, method, twin, identical FROM twins "
+        "WHERE study_id = ? AND identical = compared ORDER BY ALL",
+        [study],
+    )
+
+
+def _print_twins(twins: list[dict[str, Any]]) -> None:
+    from mtlfleet.store.plain_text import plain
+
+    for t in twins:
+        runs = f"{t['identical']} {t['phase']} run{'s' if t['identical'] != 1 else ''}"
+        pair = plain(f"`{t['method']}` and `{t['twin']}` are twins on {t['dataset']}, {t['architecture']}")
+        click.echo(f"warning: {pair}: bit-identical losses in all {runs} compared")
 
 
 def _print(study: str, trials: list[dict[str, Any]], groups: list[dict[str, Any]]) -> None:

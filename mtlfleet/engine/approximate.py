@@ -23,6 +23,13 @@ class _GramOnly(StepGradients):
             help="leave `approximate` out",
         )
 
+    def grams(self, by: str = "tensor") -> tuple[tuple[str, ...], Tensor]:
+        """Refused: only the whole model's is approximated."""
+        raise EngineRefused(
+            f"the approximation {self.way!r} has the Gram of the whole model, and the method asks for one per {by}",
+            help="leave `approximate` out",
+        )
+
 
 class UpperBoundGradients(_GramOnly):
     """The Gram at the representation stands for that of the parameters: another method, one pass through the trunk."""

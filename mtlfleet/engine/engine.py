@@ -20,7 +20,7 @@ from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.gradients import Losses, Step, Weights
 from mtlfleet.engine.info import StepInfo
 from mtlfleet.engine.microbatches import refuse_accumulation
-from mtlfleet.engine.modules import declared, refuse_rows, refuse_wrappers
+from mtlfleet.engine.modules import cut_shared, declared, refuse_rows, refuse_wrappers
 from mtlfleet.engine.opening import Opening, View
 from mtlfleet.engine.outcome import NonFinite
 from mtlfleet.engine.representation import Shown
@@ -57,6 +57,7 @@ class GradientEngine:
     max_skips:      more steps in a row with non-finite numbers than this raise ``Diverged`` on every rank; None: never.
     process_group:  default: torch's default group if initialised, else a single process.
     seed:           address of the method's own random draws.
+    tasks:          all tasks, in the order of the method's per-task settings; else those of the first step, sorted.
 
     Raises
     ------
@@ -83,6 +84,7 @@ class GradientEngine:
         max_skips: int | None = None,
         process_group: dist.ProcessGroup | None = None,
         seed: int = 0,
+        tasks: Sequence[str] = (),
     ) -> None:
         refuse_wrappers(model)
         if backward not in BACKWARDS:
@@ -104,6 +106,7 @@ class GradientEngine:
         refuse_rows(self.method, backward, approximate)
         chosen = declared(shared)
         self._agreed = Agreement(model, self.method, self.exchange, backward, chunk, approximate, chosen)
+        self._agreed.tasks = tuple(tasks)
         self._weights: Weights | None = None
         self._micro = MicroBatches(accumulation)
         if accumulation != "reduce":
@@ -121,7 +124,7 @@ class GradientEngine:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of all tasks, sorted; empty before the first step."""
+        """Names of all tasks, as given or else sorted; empty before the first step if they were not."""
         return self._agreed.tasks
 
     def step(
@@ -149,7 +152,7 @@ class GradientEngine:
             with kept_graphs():
                 self._agreed.record(False)
                 state, status, label = self._micro.conclude(grads, lambda view: self._decide(view, at, told))
-                norm = grads.finish()
+                norm = cut_shared(self.reach.shared, grads.finish(), getattr(self.method, "shared_norm", None))
         except NonFinite as reason:
             return self._skip(grads, at, str(reason), before)
         finally:

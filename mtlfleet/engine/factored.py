@@ -140,6 +140,13 @@ class FactoredGradients:
             help="use backward='sequential' or 'auto'",
         )
 
+    def grams(self, by: str = "tensor") -> tuple[tuple[str, ...], Tensor]:
+        """Refused: only the whole model's is computed."""
+        raise EngineRefused(
+            f"backward='factored' or 'auto' computes the Gram of the whole model, and the method asks for one per {by}",
+            help="use backward='sequential'",
+        )
+
     def write(self, direction: Tensor) -> None:  # noqa: ARG002
         """Refused: see ``rows``."""
         self.rows()

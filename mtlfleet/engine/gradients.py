@@ -55,16 +55,17 @@ class AtRepresentation(Protocol):
         """[K, B, ...] of this rank: of the global-mean losses."""
         ...
 
-    def batch_sum(self) -> Tensor:
-        """[K, D]: summed over the samples of all ranks."""
+    def batch_sum(self, signed: bool = False) -> Tensor:
+        """[K, D]: summed over the samples of all ranks; ``signed``: each number times the sign of its z first."""
         ...
 
     def gram(self, convention: str = "concat") -> Gram:
         """[K, K], samples side by side (``"concat"``) or summed first (``"batch_sum"``)."""
         ...
 
-    def apply(self, weights: Weights) -> None:
-        """The shared gradient becomes sum_k weights[k] * g_k, by one pass through the trunk."""
+    def apply(self, weights: Weights, own: Weights | None = None) -> None:
+        """The shared gradient becomes sum_k weights[k] * g_k, by one pass through the trunk. ``own`` [K]: what task
+        parameters' gradients are multiplied by, instead of what the method's ``heads`` says."""
         ...
 
     def write(self, cotangent: Tensor) -> None:

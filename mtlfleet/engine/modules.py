@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -49,6 +50,20 @@ def average_buffers(model: nn.Module, exchange: Exchange) -> None:
         for buffer in floating:
             buffer.copy_(flat[cursor : cursor + buffer.numel()].view_as(buffer))
             cursor += buffer.numel()
+
+
+def cut_shared(parameters: Sequence[nn.Parameter], norm: float, limit: float | None) -> float:
+    """Shrink the gradients of ``parameters``, whose joint norm is ``norm``, to at most ``limit``; gives the norm after.
+
+    No communication: every rank holds the same gradients.
+    """
+    found = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if limit is not None and math.isnan(norm):
+        norm = float(torch.stack(torch._foreach_norm(found)).norm())
+    if limit is None or norm <= limit:
+        return norm
+    torch._foreach_mul_(found, limit / norm)
+    return limit
 
 
 def refuse_rows(method: Any, backward: str, approximate: str | None) -> None:

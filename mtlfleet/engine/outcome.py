@@ -86,8 +86,9 @@ class Outcome:
         total, plain = weighted(self._graph, weights, self._heads)
         self._pass(total, None if total is None else self._graph.start(total), plain, self._graph.reach.own_parameters)
 
-    def from_representation(self, cotangent: Tensor, weights: Tensor | None) -> None:
-        """One pass that starts at the representation; the heads' gradients are there already."""
+    def from_representation(self, cotangent: Tensor, weights: Tensor | None, mine: Tensor | None = None) -> None:
+        """One pass that starts at the representation; the heads' gradients are there already. ``mine`` [K]: their
+        factors, instead of the weights or one."""
         if self._plan.own is not None:
             heads, own = self._graph.heads() if self._graph.z is not None else {}, self._plan.own.empty()
             cursor = 0
@@ -96,8 +97,10 @@ class Outcome:
                 cursor += len(self._graph.reach.own[task])
             self.own_local = own
         self._pass(self._graph.z, cotangent * self._graph.scale, None, ())
-        if weights is not None and self._heads == "weighted":
-            self.scale_own(weights)
+        if mine is None and self._heads == "weighted":
+            mine = weights
+        if mine is not None:
+            self.scale_own(mine)
 
     def _pass(
         self, root: Tensor | None, start: Tensor | None, plain: Tensor | None, mine: Sequence[nn.Parameter]

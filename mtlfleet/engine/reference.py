@@ -11,16 +11,17 @@ from mtlfleet.engine.gradients import Gram, Losses, Rows, Weights
 
 
 class DenseRepresentation:
-    """AtRepresentation over given gradients [K, B, D] and z [B, D], with z's own Jacobian [B * D, P]."""
+    """AtRepresentation over given gradients [K, B, D] and z [B, D], with z's own Jacobian [B * D, P]; without one, z is
+    what is trained."""
 
-    def __init__(self, z: Tensor, gradients: Tensor, trunk: Tensor, owner: DenseGradients) -> None:
+    def __init__(self, z: Tensor, gradients: Tensor, trunk: Tensor | None, owner: DenseGradients) -> None:
         self.z = z
         self.gradients = gradients
         self._trunk = trunk
         self._owner = owner
 
-    def batch_sum(self) -> Tensor:
-        return self.gradients.sum(1).flatten(1)
+    def batch_sum(self, signed: bool = False) -> Tensor:
+        return (self.gradients * self.z.sign() if signed else self.gradients).sum(1).flatten(1)
 
     def gram(self, convention: str = "concat") -> Gram:
         if convention not in ("concat", "batch_sum"):
@@ -28,18 +29,21 @@ class DenseRepresentation:
         rows = (self.gradients.flatten(1) if convention == "concat" else self.batch_sum()).to(torch.float64)
         return Gram(rows @ rows.T)
 
-    def apply(self, weights: Weights) -> None:
+    def apply(self, weights: Weights, own: Weights | None = None) -> None:
+        self._owner.weights, self._owner.own = weights, own
         self.write(torch.tensordot(weights.to(self.gradients.dtype), self.gradients, 1))
 
     def write(self, cotangent: Tensor) -> None:
-        self._owner.write(cotangent.flatten() @ self._trunk)
+        flat = cotangent.flatten()
+        self._owner.write(flat if self._trunk is None else flat @ self._trunk)
 
 
 class DenseGradients:
     """TaskGradients over a given Jacobian [K, P]. Losses default to ones.
 
     ``groups``: column ranges by the name of their tensor, default one; ``earlier``: the Jacobians of the step's other
-    batches; ``representation``: (z [B, D], gradients [K, B, D], Jacobian of z [B * D, P]).
+    batches; ``representation``: (z [B, D], gradients [K, B, D], Jacobian of z [B * D, P]), by default the parameters
+    themselves as one sample of ones.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class DenseGradients:
         self._batches = (*earlier, jacobian)
         self._representation = representation
         self.weights: Weights | None = None
+        self.own: Weights | None = None  # factors of task parameters' gradients, where a method sets them
         self._direction: Tensor | None = None
 
     def _by(self, by: str) -> dict[str, list[slice]]:
@@ -92,9 +97,9 @@ class DenseGradients:
 
     @property
     def representation(self) -> DenseRepresentation:
-        """Raises RuntimeError when none was given."""
+        """The one that was given, or the parameters."""
         if self._representation is None:
-            raise RuntimeError("no representation was given")
+            return DenseRepresentation(torch.ones_like(self.jacobian[:1]), self.jacobian[:, None], None, self)
         return DenseRepresentation(*self._representation, self)
 
     @property

@@ -82,13 +82,20 @@ class Representation:
                 self._gradients = stacked / self._graph.scale
         return self._gradients
 
-    def batch_sum(self) -> Tensor:
-        """[K, D]: gradients summed over the samples of all ranks, the representation's other axes flattened."""
+    def batch_sum(self, signed: bool = False) -> Tensor:
+        """[K, D]: gradients summed over the samples of all ranks, the representation's other axes flattened.
+
+        ``signed``: each number is first multiplied by the sign of the representation there. Raises NonFinite.
+        """
         mine = self.gradients
         flat = mine.new_zeros(mine.shape[0], self._graph.width)
         if mine.shape[1]:
-            flat = mine.reshape(mine.shape[0], mine.shape[1], -1).sum(1)
-        return self._exchange.total(flat)
+            told = mine * self.z.sign() if signed else mine
+            flat = told.reshape(mine.shape[0], mine.shape[1], -1).sum(1)
+        found = self._exchange.total(flat)
+        if not torch.isfinite(found).all():
+            raise NonFinite("a task gradient is not finite")
+        return found
 
     def gram(self, convention: str = "concat") -> Gram:
         """[K, K]. ``"concat"``: samples side by side; ``"batch_sum"``: of gradients summed over samples (LibMTL's).
@@ -105,12 +112,15 @@ class Representation:
             raise NonFinite("a task gradient is not finite")
         return Gram(found)
 
-    def apply(self, weights: Weights) -> None:
-        """The shared gradient becomes sum_k weights[k] * g_k, by one pass from the representation."""
+    def apply(self, weights: Weights, own: Weights | None = None) -> None:
+        """The shared gradient becomes sum_k weights[k] * g_k, by one pass from the representation.
+
+        ``own`` [K]: what task parameters' gradients are multiplied by, instead of what the method's ``heads`` says.
+        """
         self.weights = weights.detach().to(torch.float64)
         gradients = self.gradients
         told = self.weights.to(gradients.dtype).to(gradients.device)
-        self._outcome.from_representation(torch.tensordot(told, gradients, 1), self.weights)
+        self._outcome.from_representation(torch.tensordot(told, gradients, 1), self.weights, own)
 
     def write(self, cotangent: Tensor) -> None:
         """The shared gradient becomes what a pass from the representation with ``cotangent`` [B, ...] gives."""

@@ -64,13 +64,16 @@ class Method(ABC, Generic[S]):
     """What every family shares.
 
     Class-level literals (read without importing): ``heads`` says whether task-specific parameters receive the plain
-    gradient of their own loss (``"unweighted"``) or that gradient times the task's weight (``"weighted"``);
-    ``presets`` names conventions of a source, ``{"nash": {"c": 0.4}}`` for ``cagrad@nash``; ``single_task`` marks the
-    single-task reference; ``batches`` is how many batches a step looks at (``grads.batches``, ``grads.cross_gram``; the
-    last one's gradient is written); ``observes`` asks for the same batch's losses after the optimizer's step;
-    ``owns_update`` marks those whose direction is the update itself, for plain SGD to apply; ``shards`` names packed
-    state fields that hold this rank's columns, of which a checkpoint keeps every rank's. A method whose sources
-    disagree on ``heads`` makes it a hyper-parameter; it is read from the instance.
+    gradient of their own loss (``"unweighted"``) or that gradient times the task's weight (``"weighted"``); ``presets``
+    names conventions of a source, ``{"nash": {"c": 0.4}}`` for ``cagrad@nash``; ``single_task`` marks the single-task
+    reference; ``batches`` is how many batches a step looks at (``grads.batches``, ``grads.cross_gram``; the last one's
+    gradient is written); ``observes`` asks for the same batch's losses after the optimizer's step; ``reforward`` is how
+    that second pass runs: ``"same"`` dropout and untouched running statistics, or once more in ``"train_mode"``;
+    ``shared_norm`` is where the engine cuts the norm of the shared gradient, for methods that cannot;
+    ``own_optimizers`` gives each of the ``turns`` of a batch an optimizer of its own; ``owns_update`` marks those whose
+    direction is the update itself, for plain SGD to apply; ``shards`` names packed state fields that hold this rank's
+    columns, of which a checkpoint keeps every rank's. A method whose sources disagree on ``heads`` makes it a
+    hyper-parameter; it is read from the instance.
     """
 
     name: ClassVar[str] = ""
@@ -79,6 +82,9 @@ class Method(ABC, Generic[S]):
     batches: ClassVar[int] = 1
     single_task: ClassVar[bool] = False
     observes: ClassVar[bool] = False
+    reforward: ClassVar[str] = "same"
+    shared_norm: ClassVar[float | None] = None
+    own_optimizers: ClassVar[bool] = False
     owns_update: ClassVar[bool] = False
     shards: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -86,6 +92,10 @@ class Method(ABC, Generic[S]):
     def init(self, tasks: int) -> S:  # noqa: ARG002
         """The state before the first step; None for stateless methods."""
         return None  # type: ignore[return-value]
+
+    def turns(self, tasks: int) -> int:  # noqa: ARG002
+        """How many optimizer steps a batch is used for, each with a forward pass and a method step of its own."""
+        return 1
 
     @abstractmethod
     def step(self, grads: TaskGradients, state: S, at: Step) -> tuple[S, str]:

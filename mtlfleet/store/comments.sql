@@ -13,6 +13,9 @@ COMMENT ON VIEW validation_skill IS 'per trial: mean over tasks of (value - chan
 COMMENT ON VIEW best_trial_per_method IS 'the trial with the highest validation_skill; test is not looked at';
 COMMENT ON VIEW progress IS 'trials by state';
 COMMENT ON VIEW budget IS 'what each method was given: trials, configurations, attempts, seconds';
+COMMENT ON VIEW twins IS 'pairs of methods with runs of one recipe, data set and seed that left the same numbers bit for bit; twins where identical = compared';
+COMMENT ON COLUMN twins.identical IS 'pairs of runs with equal losses and validation metrics';
+COMMENT ON COLUMN twins.compared IS 'pairs of ended runs of one recipe, data set, architecture and seed';
 COMMENT ON VIEW health IS 'freshness and consistency of this file';
 COMMENT ON COLUMN delta_m.delta_m_pct IS 'percent change against in-study STL, flat mean over metrics; LOWER is better';
 COMMENT ON COLUMN delta_m.delta_p_pct IS 'percent improvement over in-study STL, mean within each task first; HIGHER is better';

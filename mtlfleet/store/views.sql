@@ -194,6 +194,31 @@ SELECT study_id, phase, method, dataset, architecture, count(*) AS trials, count
        sum(train_s) FILTER (isfinite(train_s)) AS train_s, sum(device_s) FILTER (isfinite(device_s)) AS device_s
 FROM trial_summary GROUP BY ALL;
 
+-- Pairs of methods of which some runs of one recipe left the same numbers, bit for bit. The first step's loss is left out: it
+-- was measured before any method acted. In the search, configuration i is compared with configuration i.
+CREATE OR REPLACE VIEW twins AS
+WITH measured AS (
+  SELECT study_id, trial_id, step, task, metric, value::DOUBLE AS value FROM step_metrics WHERE step > 1
+  UNION ALL
+  SELECT study_id, trial_id, step, task, concat(split, ' ', metric), value FROM metrics
+  WHERE split IN ('train', 'val') AND NOT final
+), traces AS (
+  SELECT study_id, trial_id, count(*) AS n, sum(hash(step, task, metric, value)::HUGEINT) AS trace FROM measured GROUP BY ALL
+), runs AS (
+  SELECT t.study_id, t.phase, t.dataset, t.architecture, t.task, t.seed, t.method, t.world_size, r.n, r.trace,
+         CASE t.phase WHEN 'tune' THEN t.config_index END AS config_index,
+         concat(t.config->>'recipe', t.config->>'dataset', t.config->>'architecture', t.config->>'strategy') AS recipe
+  FROM trials t JOIN trial_summary s USING (study_id, trial_id, method, config_index) JOIN traces r USING (study_id, trial_id)
+  WHERE s.state IN ('done', 'diverged')
+)
+SELECT a.study_id, a.phase, a.dataset, a.architecture, a.method, b.method AS twin,
+       count(*) FILTER ((a.n, a.trace) = (b.n, b.trace)) AS identical, count(*) AS compared
+FROM runs a JOIN runs b
+  ON (a.study_id, a.phase, a.dataset, a.architecture, a.task, a.seed, a.world_size, a.recipe)
+   = (b.study_id, b.phase, b.dataset, b.architecture, b.task, b.seed, b.world_size, b.recipe)
+  AND a.config_index IS NOT DISTINCT FROM b.config_index AND a.method < b.method
+GROUP BY ALL HAVING identical > 0;
+
 CREATE OR REPLACE VIEW health AS
 WITH facts AS (SELECT map_from_entries(list((key, value))) AS m FROM meta)
 SELECT m['schema_version']::INTEGER AS schema_version, m['mtlfleet_version'] AS mtlfleet_version,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mtlfleet.train.build import Site
 from mtlfleet.train.communicator import Communicator
-from mtlfleet.train.run import Progress, TrialRun, run_trial
+from mtlfleet.train.progress import Progress
+from mtlfleet.train.run import TrialRun, run_trial
 
 __all__ = ["Communicator", "Progress", "Site", "TrialRun", "run_trial"]

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from mtlfleet.engine.discovery import Reach
 from mtlfleet.methods.base import Method, OutOfDomain
 from mtlfleet.plan.trial import Recipe
 
@@ -47,6 +48,37 @@ def learning_rate(recipe: Recipe, step: int, total: int) -> float:
     return recipe.lr * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+class Optimizers:
+    """The optimizer of each turn of a batch: one for all, or one each with moments of its own, over all parameters."""
+
+    def __init__(self, recipe: Recipe, model: nn.Module, count: int) -> None:
+        self.each = [build_optimizer(recipe, model.parameters()) for _ in range(count)]
+
+    def set_rate(self, rate: float) -> None:
+        for optimizer in self.each:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+    def step(self, turn: int) -> None:
+        """One step of the turn's optimizer; then no parameter has a gradient."""
+        optimizer = self.each[turn % len(self.each)]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [optimizer.state_dict() for optimizer in self.each]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for optimizer, state in zip(self.each, states, strict=True):
+            optimizer.load_state_dict(state)
+
+
+def rest_unreached(model: nn.Module, reach: Reach, weights: Tensor | None) -> None:
+    """Parameters that no task with a weight reaches get no gradient: momentum alone must not move them."""
+    if weights is None:
+        return
+    active = [task for task, weight in zip(reach.tasks, weights.tolist(), strict=True) if weight]
+    reached = frozenset().union(*(reach.names[task] for task in active))
+    for name, parameter in model.named_parameters():
+        if name not in reached:
+            parameter.grad = None

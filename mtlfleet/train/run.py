@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mtlfleet.datasets.base import Split
-from mtlfleet.engine import GradientEngine, average_buffers, kept_buffers
+from mtlfleet.engine import GradientEngine, StepInfo, average_buffers, kept_buffers
 from mtlfleet.engine.contract import Context
 from mtlfleet.plan.streams import stream
 from mtlfleet.plan.trial import Trial
@@ -26,40 +26,14 @@ from mtlfleet.train.communicator import Communicator
 from mtlfleet.train.evaluate import Measured, evaluate, mean_skill
 from mtlfleet.train.feed import Feed
 from mtlfleet.train.forward import forward
-from mtlfleet.train.optimizers import build_optimizer, learning_rate, refuse_second_optimizer, set_learning_rate
+from mtlfleet.train.optimizers import Optimizers, learning_rate, refuse_second_optimizer, rest_unreached
 from mtlfleet.train.phases import enter, phase_at
+from mtlfleet.train.progress import Position, Progress
 from mtlfleet.train.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 30.0  # between checkpoints of a trial that does not name a number of steps
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a rank reports after a stretch of steps; equal on all ranks."""
-
-    step: int
-    total_steps: int
-    state: str  # running | done | diverged
-    attempt: int
-    score: float = math.nan
-
-    @property
-    def finished(self) -> bool:
-        return self.state != "running"
-
-
-@dataclass
-class Position:
-    """Where a trial stands; all of it is in a checkpoint."""
-
-    step: int = 0
-    best_step: int = 0
-    best_score: float = -math.inf
-    skips: int = 0  # in a row
-    loss_sum: list[float] = field(default_factory=list)
-    loss_count: int = 0
 
 
 class TrialRun:
@@ -82,8 +56,11 @@ class TrialRun:
         self.feed = Feed(train, names, recipe.global_batch, self.trial.seed, self.comm.rank, self.comm.world)
         self.phases = parts.strategy.phases(self.total)
         self.phase: Phase | None = None
-        self.engine = GradientEngine(parts.model, parts.method, process_group=self.comm.group, seed=self.trial.seed)
-        self.optimizer = build_optimizer(recipe, parts.model.parameters())
+        self.engine = GradientEngine(
+            parts.model, parts.method, process_group=self.comm.group, seed=self.trial.seed, tasks=names
+        )
+        self.turns = parts.method.turns(len(names))
+        self.optimizers = Optimizers(recipe, parts.model, self.turns if parts.method.own_optimizers else 1)
         self.position = Position(loss_sum=[0.0] * len(names))
         self.best: dict[str, Tensor] | None = None
         self.telemetry = Telemetry(names)
@@ -171,44 +148,55 @@ class TrialRun:
         if (phase := phase_at(self.phases, step)) is not self.phase:
             enter(self.parts.model, phase)
             self.phase = phase
-        set_learning_rate(self.optimizer, learning_rate(recipe, step, self.total))
-        # Dropout and its kin draw from torch's global generator: it is set for this step, so a resumed run draws alike.
-        seed_torch(stream(self.trial.seed, "forward", step, self.comm.rank), self.comm.device)
-        batches = self.engine.batches
-        forwards = [self._losses(step * batches + place, step) for place in range(batches)]
-        losses, features = [given for given, _ in forwards], [z for _, z in forwards]
-        info = self.engine.step(losses, epoch=self.feed.epoch(step), features=features)
+        self.optimizers.set_rate(learning_rate(recipe, step, self.total))
+        infos = [self._turn(step, turn) for turn in range(self.turns)]
         self.position.step += 1
-        if info.skipped:
-            self.position.skips += 1
-            if self.writer is not None:
-                self.writer.event(self.position.step, "warning", "skipped_step", info.status)
-            return
+        for info in infos:
+            if info.skipped:
+                self.position.skips += 1
+                if self.writer is not None:
+                    self.writer.event(self.position.step, "warning", "skipped_step", info.status)
+                return
         self.position.skips = 0
-        if recipe.clip_norm is not None:
-            self.engine.clip_(recipe.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        info = infos[0]
         if self.engine.observes:
             self._observe(step)
-        # The engine's tasks are sorted by name; the trial's are in the dataset's order.
-        at = {task: k for k, task in enumerate(info.tasks)}
-        for k, task in enumerate(self.feed.tasks):
-            self.position.loss_sum[k] += float(info.losses[at[task]])
+        for k, loss in enumerate(info.losses.tolist()):
+            self.position.loss_sum[k] += loss
         self.position.loss_count += 1
         if self.writer is not None and self.position.step % recipe.log_every == 0:
             self.telemetry.write(self.writer, self.position.step, info)
 
+    def _turn(self, step: int, turn: int) -> StepInfo:
+        """One optimizer step on the step's batches; without one when a number was not finite."""
+        batches, draws = self.engine.batches, f"forward/{turn}" if turn else "forward"
+        forwards = [self._losses(step * batches + place, step, draws) for place in range(batches)]
+        losses, features = [given for given, _ in forwards], [z for _, z in forwards]
+        info = self.engine.step(losses, epoch=self.feed.epoch(step), features=features)
+        if info.skipped:
+            return info
+        if self.turns > 1:
+            rest_unreached(self.parts.model, self.engine.reach, info.weights)
+        if self.trial.recipe.clip_norm is not None:
+            self.engine.clip_(self.trial.recipe.clip_norm)
+        self.optimizers.step(turn)
+        return info
+
     def _observe(self, step: int) -> None:
         """The step's losses again, after it: same samples, same dropout, and running statistics as if nothing had
-        been."""
-        seed_torch(stream(self.trial.seed, "forward", step, self.comm.rank), self.comm.device)
-        with torch.no_grad(), kept_buffers(self.parts.model):
-            place = step * self.engine.batches + self.engine.batches - 1
-            self.engine.observe(self._losses(place, step)[0], epoch=self.feed.epoch(step))
+        been, unless the method asks for another pass in train mode."""
+        place = step * self.engine.batches + self.engine.batches - 1
+        anew = self.parts.method.reforward == "train_mode"
+        with torch.no_grad(), nullcontext() if anew else kept_buffers(self.parts.model):
+            losses, _ = self._losses(place, step, "observe" if anew else "forward")
+            self.engine.observe(losses, epoch=self.feed.epoch(step))
 
-    def _losses(self, place: int, step: int) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Losses, and the representation, of the feed's batch ``place``."""
+    def _losses(self, place: int, step: int, draws: str = "forward") -> tuple[dict[str, Tensor], Tensor | None]:
+        """Losses, and the representation, of the feed's batch ``place``.
+
+        Dropout and its kin draw from torch's global generator: it is set for this batch, so a resumed run draws alike.
+        """
+        seed_torch(stream(self.trial.seed, draws, place, self.comm.rank), self.comm.device)
         return forward(self.feed.at(place), self.parts, self._context(step), self.comm)
 
     def _evaluate(self) -> None:
@@ -274,7 +262,7 @@ class TrialRun:
             return
         self.writer.flush()
         state = {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": self.optimizers.state_dict(),
             "engine": engine,
             "position": vars(self.position).copy(),
             "random": states,
@@ -290,7 +278,7 @@ class TrialRun:
         weights, best, state = checkpoint.load(path)
         self.parts.model.load_state_dict(weights)
         self.best = {name: tensor.to(self.comm.device) for name, tensor in best.items()} if best else None
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizers.load_state_dict(state["optimizers"])
         for name in self.parts.method.shards:
             state["engine"]["method"][name] = state["engine"]["method"][name][self.comm.rank]
         self.engine.load_state_dict(state["engine"])

@@ -13,7 +13,7 @@ from mtlfleet.store import AttemptWriter
 
 @dataclass(frozen=True)
 class Telemetry:
-    """Turns a StepInfo into rows; lists follow the engine's task order (sorted by name)."""
+    """Turns a StepInfo into rows; lists follow the engine's task order (the data set's)."""
 
     tasks: tuple[str, ...]
 

@@ -12,11 +12,21 @@ from mtlfleet import registry
 from mtlfleet.plan.trial import Recipe, Spec, Trial
 from mtlfleet.train import Communicator, Site, TrialRun
 
-PARAMS: dict[str, dict[str, Any]] = {"linear": {"weights": (0.2, 0.5, 0.3)}, "adatask": {"dominance_beta": 0.9}}
+PARAMS: dict[str, dict[str, Any]] = {
+    "linear": {"weights": (0.2, 0.5, 0.3)},
+    "adatask": {"dominance_beta": 0.9},
+    "gradvac": {"groups": "tensor"},
+}
+PLUGINS = ("./view_methods.py",)
+HERE = Path(__file__).parent
+
+
+def site(root: str) -> Site:
+    return Site(Path(root), "ranks", PLUGINS, HERE)
 
 
 def spec(kind: str, use: str, **given: Any) -> Spec:
-    return Spec(use, use, registry.Catalogue().parameters(kind, use, given))
+    return Spec(use, use, registry.Catalogue(PLUGINS, HERE).parameters(kind, use, given))
 
 
 def trial(method: str, world: int = 1, steps: int = 6, **recipe: Any) -> Trial:
@@ -52,7 +62,7 @@ def train(rank: int, world: int, methods: list[str], root: str) -> dict[str, Any
     comm = Communicator(rank, world, dist.group.WORLD if world > 1 else None)
     found: dict[str, Any] = {}
     for method in methods:
-        run = TrialRun(trial(method, world), Site(Path(root), "ranks"), comm)
+        run = TrialRun(trial(method, world), site(root), comm)
         progress = run.begin()
         start = {n: t.clone() for n, t in run.parts.model.state_dict().items()}
         weights: dict[str, torch.Tensor] = {}
@@ -80,13 +90,13 @@ def interrupted(
 
 def _interrupted(comm: Communicator, world: int, method: str, root: str, pause_at: int) -> dict[str, torch.Tensor]:
     cell = trial(method, world, checkpoint_every=3, keep="last")
-    run = TrialRun(cell, Site(Path(root), "ranks"), comm)
+    run = TrialRun(cell, site(root), comm)
     run.begin()
     if pause_at:
         run.advance(seconds=0.0)
         assert run.position.step == pause_at
         run.pause()
-        run = TrialRun(cell, Site(Path(root), "ranks"), comm)
+        run = TrialRun(cell, site(root), comm)
         run.begin()
         assert run.position.step == pause_at
     while not run.advance().finished:

@@ -33,7 +33,7 @@ def reported(root: Path, world: int, names: list[str]) -> dict[tuple[str, int, s
 
 
 def test_two_ranks_equal_one_for_every_method(tmp_path: Path) -> None:
-    names = [*methods.names(), *SHARDED]
+    names = [*methods.names(), *SHARDED, "two_batches"]
     one = rank_trials.train(0, 1, names, str(tmp_path / "one"))
     two = crew(2, rank_trials.train, names, str(tmp_path / "two"))
     for name in names:

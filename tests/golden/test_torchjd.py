@@ -301,3 +301,16 @@ def test_our_methods_aggregate_their_jacobians() -> None:
     assert parameter.grad.tolist() == pytest.approx([0.5, 1.5])
     assert aggregator.weights is not None
     assert aggregator.weights.tolist() == pytest.approx([2.0, 1.5])
+
+
+@FEW
+@given(seeds, st.integers(1, 7), st.sampled_from([0.0, 0.02, 0.3, 0.9]))
+def test_pcd_over_three_steps(seed: int, tasks: int, tau: float) -> None:
+    theirs, ours = aggregation.PCDWeighting(tau=tau, beta=0.9), methods.build("pcd", tau=tau, beta=0.9)
+    state = ours.init(tasks)
+    for step in range(3):
+        rows = jacobian(tasks, seed + step, parameters=6) * 10.0 ** (step - 1)
+        gram = rows @ rows.T
+        found, state, status = ours.weigh(gram, Losses(torch.ones(tasks)), state, Step(step))
+        assert status in ("ok", "infeasible")
+        torch.testing.assert_close(found, theirs(gram), rtol=1e-6, atol=1e-8)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mtlfleet_analysis.evidence import Evidence, Run
+from mtlfleet_analysis.evidence import Evidence, Run, Twins
 from mtlfleet_analysis.leaderboard import Entry, leaderboard
 from mtlfleet_analysis.readings import changes, tradeoffs
 from mtlfleet_analysis.report import claim_figures, method_figures, queries
@@ -29,6 +29,7 @@ def content(evidence: Evidence, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "tally": _tally(verdicts),
         "forests": _forests(verdicts),
         "board": _board(evidence),
+        "twins": _twins(evidence),
         "tradeoffs": _tradeoffs(evidence, sweeps),
         "heats": _heats(evidence),
         "failures": _failures(evidence),
@@ -109,6 +110,19 @@ def _board(evidence: Evidence) -> dict[str, Any]:
         "any": bool(shown),
         "sql": queries.leaderboard(evidence.study),
     }
+
+
+def _twins(evidence: Evidence) -> dict[str, Any]:
+    """One sentence for each pair of methods that did the same in all their runs."""
+
+    def sentence(t: Twins) -> str:
+        where = evidence.label(t.dataset)
+        if len(evidence.architectures) > 1:
+            where += f" · {evidence.label(t.architecture)}"
+        runs = f"{t.runs} {'tuning' if t.phase == 'tune' else 'final'} run{'s' if t.runs != 1 else ''}"
+        return f"{evidence.label(t.method)} and {evidence.label(t.twin)} on {where}: all {runs} compared"
+
+    return {"rows": [sentence(t) for t in evidence.twins], "sql": queries.twins(evidence.study)}
 
 
 def seconds(value: float) -> str:

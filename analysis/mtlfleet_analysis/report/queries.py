@@ -39,6 +39,10 @@ def leaderboard(study: str) -> str:
     )
 
 
+def twins(study: str) -> str:
+    return f"SELECT * FROM twins\nWHERE study_id = {quoted(study)} ORDER BY ALL;"
+
+
 def failures(study: str) -> str:
     return (
         "SELECT state, label, exit_reason FROM trial_summary\n"

@@ -1,13 +1,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from mtlfleet.methods.base import Decision, Gram, GramWeighting, Losses, OutOfDomain, Step, Weights, method
+from mtlfleet.methods.base import (
+    Decision,
+    Gram,
+    GramWeighting,
+    Losses,
+    OutOfDomain,
+    Step,
+    TaskGradients,
+    Weights,
+    method,
+)
+from mtlfleet.methods.lastlayer import layer_gram
 from mtlfleet.methods.private import Private
 
 SMALLEST = 1e-4  # of a weight, before they are scaled to sum K
@@ -27,16 +38,17 @@ class GradNorm(GramWeighting[Training]):
     r"""Learned weights that hold all task gradients near one norm, longer for tasks that train more slowly.
 
     ``a``: how much slower tasks are favoured; 0 asks for equal norms. ``lr_w``: learning rate of the weights in an Adam
-    of their own.
+    of their own. ``layer``: where norms are taken: the ``last`` module with shared parameters, ``all`` of them, or a
+    module's name.
 
     Math        :math:`n_k = w_k \|g_k\|`, :math:`r_k = (\ell_k / \ell_k(0)) / \mathrm{mean}`; one step on :math:`\sum_k
                 |n_k - \bar n r_k^a|` with the second term held fixed; then w scaled to sum K.
     Shapes      gram ``[K, K]``, losses ``[K]`` -> weights ``[K]``; state: first losses, w ``[K]`` and its Adam moments.
     Source      Chen et al., GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks,
                 ICML 2018.
-    Departures  Norms on all shared parameters, as some codes, where the paper takes the last shared layer: the engine
-                gives no Gram matrix of one layer. Weights stay above 1e-4 before scaling. A first loss that is not
-                positive is refused.
+    Departures  Weights stay above 1e-4 before scaling. A first loss that is not positive is refused. The last layer is
+                the last by the model's own order, and all K passes go through the whole trunk. ``gradnorm@libmtl`` has
+                that code's norms, of all shared parameters.
     Properties  permutation, sum_to_tasks
 
     >>> gradnorm = GradNorm()
@@ -48,10 +60,19 @@ class GradNorm(GramWeighting[Training]):
 
     a: Annotated[float, Ge(0)] = 1.5
     lr_w: Annotated[float, Gt(0)] = 0.025
+    layer: str = "last"
+
+    presets: ClassVar[dict[str, dict[str, str]]] = {"libmtl": {"layer": "all"}}
 
     def init(self, tasks: int) -> Training:
         zero = torch.zeros(tasks, dtype=torch.float64)
         return Training(zero, Private.start(torch.ones_like(zero)))
+
+    def step(self, grads: TaskGradients, state: Training, at: Step) -> tuple[Training, str]:
+        """As its family, with the Gram of one layer. Raises OutOfDomain for a layer that is not there."""
+        decision = self.weigh(layer_gram("gradnorm", grads, self.layer), grads.losses, state, at)
+        grads.apply(decision.weights)
+        return decision.state, decision.status
 
     def weigh(self, gram: Gram, losses: Losses, state: Training, at: Step) -> Decision:
         """The present weights; the next state has them moved. Raises OutOfDomain for a first loss <= 0."""

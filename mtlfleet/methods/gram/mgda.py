@@ -3,12 +3,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
-
-from mtlfleet.linalg.gram import Array, is_stationary, norms
-from mtlfleet.linalg.min_norm import frank_wolfe, min_norm_point
 from mtlfleet.methods.arrays import as_array, as_weights
-from mtlfleet.methods.base import Decision, Gram, GramWeighting, Losses, OutOfDomain, Step, method
+from mtlfleet.methods.base import Decision, Gram, GramWeighting, Losses, Step, method
+from mtlfleet.methods.descent import shortest
 
 
 @method("mgda")
@@ -47,24 +44,6 @@ class MGDA(GramWeighting[None]):
 
     def weigh(self, gram: Gram, losses: Losses, state: None, at: Step) -> Decision:  # noqa: ARG002
         """Raises OutOfDomain for a loss that is not positive when the norm divides by losses."""
-        g = as_array(gram)
-        size = norms(g)
-        scale = self._scale(size, as_array(losses), at)
-        posed = g / scale[:, None] / scale[None, :]
-        found = frank_wolfe(posed) if self.solver == "fw" else min_norm_point(posed)
-        status = "ok"
-        if not size.all():
-            status = "stationary_by_zero_grad"
-        elif is_stationary(found, posed):
-            status = "stationary"
-        return Decision(as_weights(found / scale if self.combine == "normalized" else found), None, status)
-
-    def _scale(self, size: Array, losses: Array, at: Step) -> Array:
-        """[K] divisors; a gradient whose divisor would be zero is left as it is."""
-        if self.norm in ("loss", "loss+") and (losses <= 0).any():
-            raise OutOfDomain(
-                f"mgda: norm `{self.norm}` needs positive losses; at step {at.number} found {losses.tolist()}",
-                help="use norm: l2 or norm: none",
-            )
-        scale = {"none": np.ones_like(size), "l2": size, "loss": losses, "loss+": losses * size}[self.norm]
-        return np.where(scale > 0, scale, 1.0)
+        g, told = as_array(gram), as_array(losses)
+        found, status = shortest("mgda", g, told, at, self.norm, self.combine, self.solver)
+        return Decision(as_weights(found), None, status)

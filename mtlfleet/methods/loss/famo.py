@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -18,15 +18,19 @@ class FAMO(LossWeighting[Private]):
     r"""Weights under which all tasks improve at about one rate, at the price of one more forward pass.
 
     ``lr_w``: learning rate of the logits in an Adam of their own. ``gamma``: their weight decay. ``lower``: a bound
-    that every loss stays above. ``eps``: added to the losses.
+    that every loss stays above. ``eps``: added to the losses. ``max_norm``: the norm of the shared gradient is cut
+    there; None is no limit. ``reforward``: the second pass has the ``same`` dropout as the first and leaves running
+    statistics alone, or runs once more in ``train_mode``.
 
     Math        :math:`z = \mathrm{softmax}(\xi)`, :math:`D = \ell - b + \epsilon`, :math:`\alpha_k = c z_k / D_k` with
                 sum one; after the step :math:`\delta = \ln D - \ln D^{+}` and :math:`\xi` descends along :math:`z
                 \circ (\delta - z^T \delta) + \gamma \xi`.
     Shapes      losses ``[K]`` -> weights ``[K]``; state: logits ``[K]`` and their Adam moments.
     Source      Liu et al., FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023.
-    Departures  The norm of the shared gradient is not cut at 1, as the authors' code does for every method; use the
-                recipe's clip_norm. A loss at or below the bound is refused.
+    Departures  The authors' code cuts the norm of the shared gradient at 1, for every method, and runs its second pass
+                in train mode, which moves running statistics twice and draws other dropout: ``famo@official`` does
+                both, and has the gamma of all their experiments but Cityscapes. A loss at or below the bound is
+                refused.
     Properties  permutation, sum_to_one
 
     >>> famo = FAMO()
@@ -44,10 +48,17 @@ class FAMO(LossWeighting[Private]):
     gamma: Annotated[float, Ge(0)] = 1e-3
     lower: float = 0.0
     eps: Annotated[float, Gt(0)] = 1e-8
+    max_norm: Annotated[float, Gt(0)] | None = None
+    reforward: Literal["same", "train_mode"] = "same"  # type: ignore[misc]  # a class trait elsewhere, see Method
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "official": {"gamma": 1e-3, "max_norm": 1.0, "reforward": "train_mode"},
         "cityscapes": {"gamma": 1e-2},
     }
+
+    @property
+    def shared_norm(self) -> float | None:  # type: ignore[override]
+        return self.max_norm
 
     def init(self, tasks: int) -> Private:
         return Private.start(torch.zeros(tasks, dtype=torch.float64))

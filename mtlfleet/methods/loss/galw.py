@@ -20,6 +20,7 @@ from mtlfleet.methods.base import (
     method,
 )
 from mtlfleet.methods.domain import refuse_negative
+from mtlfleet.methods.lastlayer import layer_gram
 from mtlfleet.methods.private import Private
 
 
@@ -57,16 +58,16 @@ class GroupedLossWeighting(GramWeighting[Slopes]):
     r"""Uncertainty weighting with one uncertainty per group of tasks whose gradients grow or shrink alike.
 
     ``groups``: how many, at most. ``warmup_epochs``: epochs of plain summing that watch the gradient norms, at K
-    backwards a step. ``lr_s``: learning rate of s in an Adam of its own, without weight decay.
+    backwards a step. ``lr_s``: learning rate of s in an Adam of its own, without weight decay. ``layer``: where norms
+    are taken: the ``last`` module with shared parameters, ``all`` of them, or a module's name.
 
     Math        :math:`L = \sum_m \tfrac12 (e^{-s_m} \sum_{k \in m} \ell_k + s_m)`, :math:`\alpha_k = \tfrac12
                 e^{-s_{m(k)}}`; groups from the slopes of :math:`\|g_k\|` over the warm-up. K groups are ``uw``.
     Shapes      losses ``[K]``, in the warm-up gram ``[K, K]`` -> weights ``[K]``; state: three sums, groups and s
                 ``[K]``, Adam moments.
     Source      Tian et al., Grouped Adaptive Loss Weighting for Person Search, ACM Multimedia 2022.
-    Departures  A reconstruction from the paper's description: no code was published. Norms on all shared parameters,
-                where the paper has the last shared layer; groups by exact one-dimensional k-means. A negative loss is
-                refused.
+    Departures  A reconstruction from the paper's description: no code was published. Groups by exact one-dimensional
+                k-means. A negative loss is refused.
     Properties  permutation
 
     >>> from mtlfleet import methods
@@ -79,6 +80,7 @@ class GroupedLossWeighting(GramWeighting[Slopes]):
     groups: Annotated[int, Ge(1)] = 3
     warmup_epochs: Annotated[int, Ge(0)] = 1
     lr_s: Annotated[float, Gt(0)] = 0.025
+    layer: str = "last"
 
     def init(self, tasks: int) -> Slopes:
         zero = torch.zeros(tasks, dtype=torch.float64)
@@ -87,8 +89,9 @@ class GroupedLossWeighting(GramWeighting[Slopes]):
     def step(self, grads: TaskGradients, state: Slopes, at: Step) -> tuple[Slopes, str]:
         """Only the warm-up asks for the Gram. Raises OutOfDomain for a negative loss after it."""
         if at.epoch < self.warmup_epochs:
-            return GramWeighting.step(self, grads, state, at)
-        decision = self._by_group(grads.losses, state, at)
+            decision = self.weigh(layer_gram("galw", grads, self.layer), grads.losses, state, at)
+        else:
+            decision = self._by_group(grads.losses, state, at)
         grads.apply(decision.weights)
         return decision.state, decision.status
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mtlfleet import methods, registry
+from mtlfleet.engine import GradientEngine, StepInfo
 from mtlfleet.engine.gradients import Losses, Step
 from mtlfleet.engine.reference import DenseGradients
 from mtlfleet.methods.base import OutOfDomain
@@ -50,6 +51,51 @@ def test_pcgrad_of_the_authors_has_one_order() -> None:
     assert len(drawn) > 1
 
 
+def test_pcgrad_of_the_authors_meets_itself() -> None:
+    """Of four gradients in the plane, some turn against their old selves after two projections."""
+    apart = 0
+    for seed in range(100):
+        rows = torch.randn(4, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        met, unmet = methods.weights("pcgrad@tf", rows), methods.weights("pcgrad", rows, order="fixed")
+        apart += not torch.allclose(met, unmet)
+    assert 5 <= apart <= 60
+
+
+def trained(name: str) -> tuple[torch.Tensor, torch.Tensor, StepInfo]:
+    """The gradient of the trunk and of the first head, from one step on two losses."""
+    torch.manual_seed(2)
+    trunk, heads = torch.nn.Linear(3, 4), torch.nn.ModuleDict({t: torch.nn.Linear(4, 1) for t in "ab"})
+    engine = GradientEngine(torch.nn.ModuleList([trunk, heads]), name)
+    z = trunk(torch.randn(8, 3))
+    info = engine.step({"a": 20 * (heads["a"](z) ** 2).mean(), "b": (heads["b"](z) - 3).square().mean()})
+    assert trunk.weight.grad is not None
+    assert heads["a"].weight.grad is not None
+    whole = torch.cat([trunk.weight.grad.flatten(), trunk.bias.grad])
+    return whole, heads["a"].weight.grad, info
+
+
+def test_heads_of_the_authors_bargain_see_their_weight() -> None:
+    shared, head, _ = trained("nash_mtl")
+    theirs, weighted, info = trained("nash_mtl@official")
+    torch.testing.assert_close(shared, theirs)
+    assert info.weights is not None
+    torch.testing.assert_close(weighted, head * float(info.weights[0]))
+    assert not torch.allclose(weighted, head)
+
+
+def test_famo_of_the_authors_cuts_the_shared_gradient_only() -> None:
+    bare, head, before = trained("famo")
+    cut, same, after = trained("famo@official")
+    assert before.update_norm == pytest.approx(float(bare.norm()), rel=1e-5)
+    assert before.update_norm > 1
+    assert after.update_norm == 1.0
+    torch.testing.assert_close(cut, bare / bare.norm())
+    torch.testing.assert_close(same, head)
+    assert methods.build("famo@cityscapes").gamma == 0.01
+    longer = methods.build("famo", max_norm=1e3)
+    assert longer.shared_norm == 1e3
+
+
 def test_random_weights_of_the_authors_are_k_times_shorter() -> None:
     close(update("rlw@native"), update("rlw") / 3)
 
@@ -67,6 +113,20 @@ def test_ridges_of_the_library() -> None:
         tiny = methods.combine(f"{name}@torchjd", rows * 1e-4)
         close(tiny, rows.mean(0) * 1e-4)  # below their threshold every conflict is ignored
         close(methods.combine(name, rows * 1e-4), exact * 1e-4)
+
+
+def test_static_weights_from_the_first_losses() -> None:
+    """By hand: losses (1, 4, 0.5) give ratios (1, 1/4, 2), which sum to 3.25; later losses change nothing."""
+    method = methods.build("linear@inverse")
+    state = method.init(3)
+    for step in range(3):
+        weights, state, _ = method.weigh(Losses(LOSSES * 0.5**step), state, Step(step))
+        close(weights, torch.tensor([1.0, 0.25, 2.0], dtype=torch.float64) * 3 / 3.25)
+        state = method.unpack(method.pack(state), 3)
+    with pytest.raises(OutOfDomain, match="not positive"):
+        method.weigh(Losses(-LOSSES), method.init(3), Step())
+    with pytest.raises(OutOfDomain, match="found `equal`"):
+        methods.build("linear", weights="equal")
 
 
 def test_uncertainties_start_and_move_as_in_the_codes() -> None:
@@ -146,7 +206,6 @@ def test_reused_logarithmic_and_cut_weights() -> None:
         ("stabilised", {"use": "graddrop"}, "no plain weighting"),
         ("stabilised", {"use": "stabilised"}, "no plain weighting"),
         ("stabilised", {"use": "uw", "max_norm": 1.0}, "losses only"),
-        ("gradvac", {"groups": "layer"}, "one Gram matrix per layer"),
         ("stabilised", {"use": "modo"}, "no plain weighting"),
         ("stabilised", {"use": "db_mtl@libmtl"}, "no plain weighting"),
     ],
