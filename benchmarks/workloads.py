@@ -1,4 +1,4 @@
-"""Five kinds of trunk with K linear heads, and synthetic batches for them."""
+"""Six kinds of trunk with K linear heads, and synthetic batches for them."""
 
 from __future__ import annotations
 
@@ -51,6 +51,14 @@ def convolutions() -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 16, 512), nn.ReLU())
 
 
+def late_convolutions() -> nn.Module:
+    sizes = (3, 64, 256, 512, 512)
+    layers: list[nn.Module] = []
+    for inside, outside in pairwise(sizes):
+        layers += [nn.Conv2d(inside, outside, 3, 2, 1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
 def residual() -> nn.Module:
     stages = [Residual(a, b, s) for a, b, s in ((16, 16, 1), (16, 32, 2), (32, 64, 2), (64, 128, 2), (128, 128, 1))]
     return nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -69,6 +77,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int, int]] = {
     "mlp-4M-b128": (lambda: mlp(1024), (1024,), 1024, 128),
     "mlp-19M": (lambda: mlp(2176), (2176,), 2176, 64),
     "cnn-1.1M": (convolutions, (3, 32, 32), 512, 32),
+    "cnn-3.7M": (late_convolutions, (3, 32, 32), 512, 8),
     "resnet-0.6M": (residual, (3, 32, 32), 128, 8),
     "transformer-1.2M": (transformer, (32, 128), 128, 8),
 }

@@ -43,9 +43,9 @@ class GradientEngine:
                     ``"allreduce"``.
     wire:           ``"fp32"`` or ``"bf16"``: the type in which task gradients travel.
     backward:       ``"sequential"``: K passes, one task's gradient alive at a time, from the representation if that is
-                    known; ``"batched"``: ``chunk`` tasks per pass; ``"factored"``: the Gram without weight gradients
-                    of linear layers, where that saves operations; ``"auto"``: factored if it is computed to be cheaper.
-                    All are exact.
+                    known; ``"batched"``: ``chunk`` tasks per pass; ``"factored"``: the Gram without the weight
+                    gradients of linear layers and convolutions, where that saves operations; ``"auto"``: the one of
+                    these that is computed to be cheapest, from shapes alone. All are exact, and equal but for rounding.
     chunk:          tasks per batched pass; 0 is all of them. Their gradients are alive together.
     representation: the module whose output all heads read, if ``step`` is not told it as ``features``.
     approximate:    None; ``"ub"``: the Gram at the representation; ``"sketch"``: the Gram of random-sign sketches.
