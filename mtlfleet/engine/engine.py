@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from mtlfleet import registry
 from mtlfleet.engine.accumulation import MicroBatches
-from mtlfleet.engine.agreement import BACKWARDS, Agreement
-from mtlfleet.engine.approximate import APPROXIMATIONS
+from mtlfleet.engine.agreement import Agreement
 from mtlfleet.engine.compiled import kept_graphs
 from mtlfleet.engine.discovery import Reach
 from mtlfleet.engine.elementwise import Make
@@ -20,7 +19,7 @@ from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.gradients import Losses, Step, Weights
 from mtlfleet.engine.info import StepInfo
 from mtlfleet.engine.microbatches import refuse_accumulation
-from mtlfleet.engine.modules import cut_shared, declared, refuse_rows, refuse_wrappers
+from mtlfleet.engine.modules import check_options, cut_shared, declared, refuse_rows, refuse_wrappers
 from mtlfleet.engine.opening import Opening, View
 from mtlfleet.engine.outcome import NonFinite
 from mtlfleet.engine.representation import Shown
@@ -87,12 +86,7 @@ class GradientEngine:
         tasks: Sequence[str] = (),
     ) -> None:
         refuse_wrappers(model)
-        if backward not in BACKWARDS:
-            raise ValueError(f"backward is one of {', '.join(BACKWARDS)}; found {backward!r}")
-        if every < 1 or chunk < 0:
-            raise ValueError(f"every is at least 1 and chunk at least 0; found {every} and {chunk}")
-        if approximate not in (None, *APPROXIMATIONS):
-            raise ValueError(f"approximate is None or one of {', '.join(APPROXIMATIONS)}; found {approximate!r}")
+        check_options(backward, every, chunk, approximate)
         self.model = model
         self.method = registry.build("method", method) if isinstance(method, str) else method
         self.exchange = Exchange(process_group, mode=exchange, wire=wire)
@@ -290,6 +284,11 @@ class GradientEngine:
         """
         if self._sharded is not None:
             raise EngineRefused("this engine's gradients go to a sharded optimizer already: it has one")
+        if getattr(self.method, "shared_norm", None) is not None:
+            raise EngineRefused(
+                f"method {self.method.name!r} cuts the shared gradient, which a sharded optimizer keeps in shards",
+                help="leave the method's shared_norm out, and use engine.clip_",
+            )
         self._sharded = ShardedOptimizer(self.model, self.exchange, make, options)
         self._opening.keeps_shard = True
         return self._sharded

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from mtlfleet.engine.agreement import BACKWARDS
+from mtlfleet.engine.approximate import APPROXIMATIONS
 from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.gradients import Needs
 from mtlfleet.errors import EngineRefused
@@ -64,6 +66,16 @@ def cut_shared(parameters: Sequence[nn.Parameter], norm: float, limit: float | N
         return norm
     torch._foreach_mul_(found, limit / norm)
     return limit
+
+
+def check_options(backward: str, every: int, chunk: int, approximate: str | None) -> None:
+    """Raise ValueError for an option that does not exist."""
+    if backward not in BACKWARDS:
+        raise ValueError(f"backward is one of {', '.join(BACKWARDS)}; found {backward!r}")
+    if every < 1 or chunk < 0:
+        raise ValueError(f"every is at least 1 and chunk at least 0; found {every} and {chunk}")
+    if approximate not in (None, *APPROXIMATIONS):
+        raise ValueError(f"approximate is None or one of {', '.join(APPROXIMATIONS)}; found {approximate!r}")
 
 
 def refuse_rows(method: Any, backward: str, approximate: str | None) -> None:
