@@ -32,6 +32,7 @@ __all__ = [
     "OptimizerState",
     "OutOfDomain",
     "OwnStep",
+    "RepresentationMethod",
     "RepresentationWeighting",
     "Rows",
     "Step",
@@ -176,13 +177,18 @@ class GramWeighting(Method[S]):
         return decision.state, decision.status
 
 
-class RepresentationWeighting(Method[S]):
+class RepresentationMethod(Method[S]):
+    """Anything done to the gradients at the representation: K passes through heads, one through the trunk."""
+
+    needs: ClassVar[Needs] = Needs.REPRESENTATION
+
+
+class RepresentationWeighting(RepresentationMethod[S]):
     """Weights from the Gram of the gradients at the representation: K passes through heads, one through the trunk.
 
     ``convention``: ``"concat"`` (samples side by side) or ``"batch_sum"``; a hyper-parameter where sources disagree.
     """
 
-    needs: ClassVar[Needs] = Needs.REPRESENTATION
     convention: str = "concat"
 
     @abstractmethod

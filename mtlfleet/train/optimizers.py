@@ -68,7 +68,9 @@ class Optimizers:
     def state_dict(self) -> list[dict[str, Any]]:
         return [optimizer.state_dict() for optimizer in self.each]
 
-    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+    def load_state_dict(self, states: list[dict[str, Any]] | dict[str, Any]) -> None:
+        """Inverse of ``state_dict``; a single state, as checkpoints had before there were turns, is that of one."""
+        states = [states] if isinstance(states, dict) else states
         for optimizer, state in zip(self.each, states, strict=True):
             optimizer.load_state_dict(state)
 

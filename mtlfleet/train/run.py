@@ -262,7 +262,7 @@ class TrialRun:
             return
         self.writer.flush()
         state = {
-            "optimizers": self.optimizers.state_dict(),
+            "optimizer": self.optimizers.state_dict(),
             "engine": engine,
             "position": vars(self.position).copy(),
             "random": states,
@@ -278,7 +278,7 @@ class TrialRun:
         weights, best, state = checkpoint.load(path)
         self.parts.model.load_state_dict(weights)
         self.best = {name: tensor.to(self.comm.device) for name, tensor in best.items()} if best else None
-        self.optimizers.load_state_dict(state["optimizers"])
+        self.optimizers.load_state_dict(state["optimizer"])
         for name in self.parts.method.shards:
             state["engine"]["method"][name] = state["engine"]["method"][name][self.comm.rank]
         self.engine.load_state_dict(state["engine"])

@@ -1,20 +1,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Le
 
 from mtlfleet.methods.arrays import preference
-from mtlfleet.methods.base import Method, Needs, Step, TaskGradients, method
+from mtlfleet.methods.base import RepresentationMethod, Step, TaskGradients, method
 from mtlfleet.methods.draws import uniform
 from mtlfleet.plan.streams import stream
 
 
 @method("graddrop_z")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GradDropLayer(Method[None]):
+class GradDropLayer(RepresentationMethod[None]):
     r"""At each number of the representation one sign is drawn, by its purity, and only gradients of that sign pass.
 
     ``leak``: the part of a task's gradient that passes in any case; one number for all, or one per task.
@@ -35,8 +35,6 @@ class GradDropLayer(Method[None]):
     >>> methods.combine("graddrop_z", torch.tensor([[1.0, 0.0, 2.0], [-1.0, 1.0, 1.0]]), seed=1)[1:]
     tensor([1., 3.])
     """
-
-    needs: ClassVar[Needs] = Needs.REPRESENTATION
 
     leak: Annotated[float, Ge(0), Le(1)] | tuple[Annotated[float, Ge(0), Le(1)], ...] = 0.0
 

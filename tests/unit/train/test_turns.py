@@ -20,6 +20,7 @@ from mtlfleet.engine.gradients import Step
 from mtlfleet.methods.grouping import group_weights
 from mtlfleet.plan.trial import Trial
 from mtlfleet.train import TrialRun
+from mtlfleet.train.optimizers import Optimizers
 
 STEPS = 4
 
@@ -112,3 +113,13 @@ def test_a_paused_trial_keeps_every_groups_optimizer(tmp_path: Path) -> None:
     broken.pause()
     again = weights(trained(tmp_path / "broken", cell))
     assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
+
+
+def test_a_checkpoint_of_one_optimizer_alone_is_still_read(tmp_path: Path) -> None:
+    run = trained(tmp_path, wanted("sum"))
+    (state,) = run.optimizers.state_dict()
+    fresh = Optimizers(run.trial.recipe, run.parts.model, 1)
+    fresh.load_state_dict(state)
+    assert fresh.state_dict()[0]["state"].keys() == state["state"].keys() != set()
+    with pytest.raises(ValueError, match="shorter"):
+        Optimizers(run.trial.recipe, run.parts.model, 2).load_state_dict(state)
