@@ -257,6 +257,7 @@ class GradientEngine:
     ) -> StepInfo:
         if label is None and view.seen_gram is not None:
             label = self._approximate
+        report = getattr(self.method, "report", None)
         return StepInfo(
             tasks=self.tasks,
             losses=view.losses,
@@ -270,7 +271,7 @@ class GradientEngine:
             approximation=label,
             loss_scale=self.scale.scale,
             skips=self.skips.in_a_row,
-            report={} if skipped else self.method.report(self.state),
+            report={} if skipped or report is None else report(self.state),
         )
 
     def sharded_optimizer(self, make: Make, *, options: Options | None = None) -> ShardedOptimizer:

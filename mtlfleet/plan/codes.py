@@ -263,6 +263,12 @@ CODES: Mapping[str, Explanation] = {
         "count for two arms. Drop one, or take the shared value out of one of the spaces.",
         "cagrad: {use: cagrad, space: {c: {choice: [0.2, 0.6]}}}\ncagrad-default: {use: cagrad, params: {c: 0.4}}",
     ),
+    "E414": Explanation(
+        "two optimizers on one update",
+        "Some methods (adatask) keep an optimizer's moments per task and make the update themselves. An adaptive "
+        "optimizer after them, or momentum, would make another method of them.",
+        "overrides:\n  - {when: {method: adatask}, set: {train.optimizer: sgd, train.momentum: 0}}",
+    ),
     "W501": Explanation(
         "the design can never support the claim",
         "The sign-flip test over n seeds on D datasets has no p-value below 2^-(nD). If that is more than "

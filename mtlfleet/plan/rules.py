@@ -13,6 +13,7 @@ from mtlfleet.plan.grid import included
 from mtlfleet.plan.hyperparameters import adapter, coerce_with, complaint, shown
 from mtlfleet.plan.metrics import known_metric
 from mtlfleet.plan.schema import CellRule, Override, SeedRange, Simplex
+from mtlfleet.plan.updates import check_updates
 
 MAX_TRIALS = 200_000
 _TEST = re.compile(r"(^|[^a-z0-9])test([^a-z0-9]|$)", re.IGNORECASE)
@@ -29,6 +30,7 @@ def check_rules(draft: Draft) -> None:
     _overrides(draft)
     _resources(draft)
     _storage(draft)
+    check_updates(draft)
     check_claims(draft)
 
 

@@ -355,6 +355,17 @@ error[E413]: methods `again` and `cagrad` contain the same configuration
    = note: a run counts for one arm; equal configurations have equal keys
 """,
     ),
+    "an optimizer under a method that is one": (
+        ("  cagrad:\n", "  adatask: {}\n  cagrad:\n"),
+        """\
+error[E414]: method `adatask` is an optimizer with moments of its own, and would run with `train.optimizer: adam`
+  --> study.yaml:6:3
+   |
+ 6 |   adatask: {}
+   |   ^^^^^^^ its update would be adapted once more
+   = help: overrides: [{when: {method: adatask}, set: {train.optimizer: sgd, train.momentum: 0}}]
+""",
+    ),
     "a YAML tag": (
         ("lr: 1e-3", "lr: !!python/name:os.system x"),
         """\
