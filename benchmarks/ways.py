@@ -23,7 +23,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "auto": {"backward": "auto"},
     "batched": {"backward": "batched"},
     "ub": {"approximate": "ub"},
-    "every10": {"every": 10},
+    "every10": {"every": 10, "backward": "auto"},
 }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mtlfleet.engine.direction import Direction
 from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.layout import Layout
 
@@ -44,6 +45,7 @@ class Buckets:
         # once: fresh memory costs a page fault every 4 KiB. ``.grad`` are views of it, as in torch's gradient buckets.
         self.flat = layout.empty() if exchange.world > 1 else layout.empty(of=0)
         self._spare: Tensor | None = None
+        self._direction: Direction | None = None
         if exchange.world > 1:
             room = self.flat.view(exchange.wire or layout.dtype())
             for start in range(
@@ -57,6 +59,13 @@ class Buckets:
         self._open = -1  # the bucket that is being filled
         self._row: Tensor | None = None
         self._add = False
+
+    @property
+    def direction(self) -> Direction | None:
+        """The way of a single gradient that every rank is to have whole; None where the wire is narrower than it."""
+        if self._direction is None and self.exchange.wire is None:
+            self._direction = Direction(self.layout, self.exchange, self.flat)
+        return self._direction
 
     def _stretches(self, index: int) -> list[tuple[int, Tensor, int, int]]:
         """(bucket, where in its message, start and stop in the parameter) of parameter ``index``."""

@@ -107,6 +107,11 @@ class Exchange:
         self._count(sent, 1.0)
         return received
 
+    def post_sum(self, tensor: Tensor) -> Any:
+        """Start summing ``tensor`` over ranks, in place; wait for what it gives."""
+        self._count(tensor, 2.0)
+        return dist.all_reduce(tensor, group=self.group, async_op=True)
+
     def post_gather(self, shard: Tensor, whole: Tensor) -> Any:
         """Start collecting every rank's n numbers in ``whole`` [world * n]; wait for what it gives."""
         self._count(whole, 1.0)

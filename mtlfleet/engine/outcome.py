@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from mtlfleet.engine.backward import Graph, weighted
+from mtlfleet.engine.buckets import Buckets
 from mtlfleet.engine.collect import Plan
+from mtlfleet.engine.direction import Direction
 from mtlfleet.engine.discovery import Reach
 from mtlfleet.engine.exchange import Exchange
 
@@ -149,35 +152,45 @@ class Outcome:
         elif buckets is None:
             self._flat = self._exchange.total(layout.pack(list(gradients), layout.empty()))
         else:
-            row = buckets.spare
-            buckets.begin(row)
-            for index, gradient in enumerate(gradients):
-                buckets.give(index, gradient)
-            buckets.end()
-            buckets.drain()
-            self.gather(row)
+            with self._sending(buckets) as sending:
+                for index, gradient in enumerate(gradients):
+                    sending.give(index, gradient)
 
     def _bucketed(
         self, root: Tensor | None, start: Tensor | None, plain: Tensor | None, mine: Sequence[nn.Parameter]
     ) -> None:
-        """As for K task gradients, with a single one: exchanged while the pass runs, gathered afterwards."""
+        """As for K task gradients, with a single one: exchanged while the pass runs."""
         buckets, layout = self._plan.buckets, self._plan.layout
         assert buckets is not None
-        row = buckets.spare
         own: Sequence[Tensor | None] = [None] * len(mine)
         for parameter in mine:
             parameter.grad = None
-        buckets.begin(row)
-        if root is not None:
-            with buckets.hooked():
-                torch.autograd.backward(root, start, retain_graph=plain is not None, inputs=[*layout.parameters, *mine])
-            own = [parameter.grad for parameter in mine]
-            if plain is not None:
-                own = torch.autograd.grad(plain, mine, self._graph.start(plain), allow_unused=True)
-        buckets.end()
+        with self._sending(buckets) as sending:
+            if root is not None:
+                inputs = [*layout.parameters, *mine]
+                with sending.hooked():
+                    torch.autograd.backward(root, start, retain_graph=plain is not None, inputs=inputs)
+                own = [parameter.grad for parameter in mine]
+                if plain is not None:
+                    own = torch.autograd.grad(plain, mine, self._graph.start(plain), allow_unused=True)
         self._own_of(mine, own)
-        buckets.drain()
         self._average_own()
+
+    @contextmanager
+    def _sending(self, buckets: Buckets) -> Iterator[Buckets | Direction]:
+        """What takes one gradient parameter by parameter; at the end its mean is whole here, or stays in shards."""
+        whole = None if self.keeps_shard else buckets.direction
+        if whole is not None:
+            whole.begin()
+            yield whole
+            whole.end()
+            self._flat = whole.flat
+            return
+        row = buckets.spare
+        buckets.begin(row)
+        yield buckets
+        buckets.end()
+        buckets.drain()
         self.gather(row)
 
     def _own_of(self, mine: Sequence[nn.Parameter], found: Sequence[Tensor | None]) -> None:
