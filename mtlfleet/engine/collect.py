@@ -15,6 +15,7 @@ from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.layout import Layout, bucket_size
 
 TOGETHER = 1_048_576  # numbers: K gradients that fit in this travel in one message, larger ones bucket by bucket
+TINY = 65_536  # numbers: models this small send four times as many together; a message costs more than its bytes
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Plan:
         parameters, names = reach.shared[::-1], reach.shared_names[::-1]
         own = Layout.of(reach.own_parameters, 1) if reach.own_parameters else None
         layout = Layout.of(parameters, exchange.world, names=names)
-        if len(reach.tasks) * layout.padded <= TOGETHER:
+        if len(reach.tasks) * layout.padded <= TOGETHER * (4 if layout.padded <= TINY else 1):
             return cls(layout, own, None, chunk)
         layout = Layout.of(parameters, exchange.world, names=names, bucket=bucket_size(layout.size, exchange.world))
         return cls(layout, own, Buckets(layout, exchange), chunk)
