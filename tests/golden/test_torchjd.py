@@ -181,7 +181,7 @@ def test_modo_over_three_steps(seed: int, tasks: int, rho: float) -> None:
 
 
 @FEW
-@given(seeds, st.integers(1, 6), st.sampled_from([1.0, 0.5, 0.1]))  # from 5 on the loop blows up differences of rounding
+@given(seeds, st.integers(1, 6), st.sampled_from([1.0, 0.5, 0.1]))  # from 5 on the loop blows up rounding
 def test_sdmgrad_by_the_loop_over_three_steps(seed: int, tasks: int, lr: float) -> None:
     theirs, ours = aggregation.SDMGradWeighting(lr=lr), methods.build("sdmgrad", solver="loop", lr=lr)
     state = ours.init(tasks)
