@@ -7,8 +7,8 @@ gradient that comes early waits in ``.grad``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mtlfleet.engine.direction import Direction
 from mtlfleet.engine.exchange import Exchange
+from mtlfleet.engine.hooks import handed_over, twice
 from mtlfleet.engine.layout import Layout
 
 IN_FLIGHT = 3
@@ -93,36 +94,20 @@ class Buckets:
         self._next = self._bucket = 0
         self._open = -1
 
-    @contextmanager
-    def hooked(self) -> Iterator[None]:
+    def hooked(self) -> AbstractContextManager[None]:
         """While this lasts, backward passes hand every shared parameter's gradient over as soon as it is complete."""
-        handles = []
-        try:
-            for index, parameter in enumerate(self.layout.parameters):
-                parameter.grad = None
-                register: Any = parameter.register_post_accumulate_grad_hook
-                handles.append(register(self._hook(index)))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        return handed_over(self.layout, self._arrived)
 
-    def _hook(self, index: int) -> Any:
-        def arrived(parameter: Tensor) -> None:
-            if self._ready[index] is not None:
-                name = self.layout.names[index] if self.layout.names else f"number {index}"
-                raise RuntimeError(
-                    f"parameter {name} got its gradient twice in one backward pass (reentrant checkpoint?)"
-                )
-            if self._slots:
-                self._ready[index] = True
-                self._advance()
-            else:  # no message waits for the one before: straight to its columns
-                self._ready[index] = False
-                self._keep(index, parameter.grad)
-                parameter.grad = None
-
-        return arrived
+    def _arrived(self, index: int, parameter: Tensor) -> None:
+        if self._ready[index] is not None:
+            raise twice(self.layout, index)
+        if self._slots:
+            self._ready[index] = True
+            self._advance()
+        else:  # no message waits for the one before: straight to its columns
+            self._ready[index] = False
+            self._keep(index, parameter.grad)
+            parameter.grad = None
 
     def give(self, index: int, gradient: Tensor) -> None:
         """A gradient that did not come through ``.grad``."""

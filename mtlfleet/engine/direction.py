@@ -6,13 +6,13 @@ collective instead of two and with one copy instead of three. It leaves while th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor
 
 from mtlfleet.engine.exchange import Exchange
+from mtlfleet.engine.hooks import handed_over, twice
 from mtlfleet.engine.layout import Layout
 
 
@@ -37,32 +37,16 @@ class Direction:
         self._next = self._bucket = 0
         self._works = []
 
-    @contextmanager
-    def hooked(self) -> Iterator[None]:
+    def hooked(self) -> AbstractContextManager[None]:
         """While this lasts, a backward pass hands every shared parameter's gradient over as soon as it is complete."""
-        handles = []
-        try:
-            for index, parameter in enumerate(self._layout.parameters):
-                parameter.grad = None
-                register: Any = parameter.register_post_accumulate_grad_hook
-                handles.append(register(self._hook(index)))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        return handed_over(self._layout, self._arrived)
 
-    def _hook(self, index: int) -> Any:
-        def arrived(parameter: Tensor) -> None:
-            if self._there[index]:
-                names = self._layout.names
-                raise RuntimeError(
-                    f"parameter {names[index] if names else index} got its gradient twice in one backward pass"
-                )
-            assert parameter.grad is not None
-            self.give(index, parameter.grad)
-            parameter.grad = None
-
-        return arrived
+    def _arrived(self, index: int, parameter: Tensor) -> None:
+        if self._there[index]:
+            raise twice(self._layout, index)
+        assert parameter.grad is not None
+        self.give(index, parameter.grad)
+        parameter.grad = None
 
     def give(self, index: int, gradient: Tensor) -> None:
         """The gradient of parameter ``index``; every bucket that is full now leaves, in order."""
