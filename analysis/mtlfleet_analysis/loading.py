@@ -13,9 +13,8 @@ from mtlfleet.store import claim_locks, write_document
 from mtlfleet_analysis.evidence import Evidence, Registration, Run, TaskFact, Twins
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mtlfleet.plan import Study
+    from mtlfleet.plan.place import Root
     from mtlfleet.store import Store
     from mtlfleet_analysis.verdict import Verdict
 
@@ -140,7 +139,7 @@ def from_store(study: Study | Asked, store: Store) -> Evidence:
     )
 
 
-def save(verdicts: Sequence[Verdict], study: str, root: Path) -> bool:
+def save(verdicts: Sequence[Verdict], study: str, root: Root) -> bool:
     """Make the verdicts the current rows of the table ``verdicts``; False when it says the same already."""
     return write_document(root, study, "verdicts", [v.to_row() for v in verdicts]) is not None
 

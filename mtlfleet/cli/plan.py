@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -71,7 +72,7 @@ def _finals(study: Study) -> dict[Cell, list[Trial]]:
 
 def _outcomes(study: Study, trials: Iterable[Trial]) -> frozenset[str]:
     """Ids of the trials that have run to an outcome; a file scan, no database."""
-    if not study.root.is_dir():
+    if isinstance(study.root, Path) and not study.root.is_dir():
         return frozenset()
     from mtlfleet.store import trial_states
 

@@ -55,7 +55,10 @@ def command(
         raise UsageError(f"{form} is binary and would garble this terminal", help="add -o FILE, or a pipe")
     store = open_store(study)
     started = time.monotonic()
-    with guarded(store.root, text, params=_bound(params), timeout_s=timeout, use_snapshot=not segments) as answer:
+    with (
+        store.files(use_snapshot=not segments) as folder,
+        guarded(folder, text, params=_bound(params), timeout_s=timeout, use_snapshot=not segments) as answer,
+    ):
         written = _Target(output)
         with written as out:
             _write(form, answer.reader, out)

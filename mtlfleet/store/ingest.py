@@ -21,6 +21,7 @@ import duckdb
 import pyarrow as pa
 
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
+from mtlfleet.plan.place import Root
 from mtlfleet.store import durable, layout
 from mtlfleet.store.database import (
     attempt_rows,
@@ -34,6 +35,7 @@ from mtlfleet.store.database import (
     lock_rows,
 )
 from mtlfleet.store.layout import Segment
+from mtlfleet.store.mirror import mirror
 from mtlfleet.store.schema import DOCUMENT_TABLES, LEDGER, SCHEMA_VERSION, SEGMENT_TABLES
 
 STORAGE_VERSION = "v1.5.0"  # what released DuckDB 1.5 clients can open too
@@ -44,8 +46,9 @@ PUBLISH_DUTY = 20.0  # a publication may take one part in so many of the time
 class Ingester:
     """The one writer of a store's DuckDB. Raises EnvironmentProblem when another process is at it."""
 
-    def __init__(self, root: Path | str) -> None:
-        self.root = Path(root)
+    def __init__(self, root: Root) -> None:
+        self.mirror = mirror(root)
+        self.root = self.mirror.folder
         self.work = self.root / layout.WORK
         durable.make_folder(self.root)
         self._lock = _lock(self.root)
@@ -105,6 +108,7 @@ class Ingester:
         return count
 
     def _ingest(self) -> int:
+        self.mirror.pull(lambda: self._ledger)
         segments = [
             s for s in layout.list_segments(self.root) if s.path not in self._ledger and s.table in SEGMENT_TABLES
         ]
@@ -179,6 +183,7 @@ class Ingester:
         durable.failpoint("after-checkpoint")
         target = self.root / layout.SNAPSHOT
         durable.replace(target, lambda temporary: _copy(self.work, temporary), mode=0o444)
+        self.mirror.push()
         cost = time.monotonic() - started
         self._due = time.monotonic() + max(PUBLISH_S, PUBLISH_DUTY * cost)
         self._dirty = False

@@ -8,15 +8,16 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtlfleet.errors import FleetError
+from mtlfleet.plan.place import Root
 from mtlfleet.store import durable, layout
 from mtlfleet.store.attempts import claim_attempt, end_attempt
+from mtlfleet.store.place import at
 from mtlfleet.store.schema import SEGMENT_TABLES
 
 FLUSH_S = 10.0
@@ -34,11 +35,12 @@ class AttemptWriter:
     again.
     """
 
-    def __init__(self, root: Path, study: str, trial: str, attempt: int, restored_step: int) -> None:
+    def __init__(self, root: Root, study: str, trial: str, attempt: int, restored_step: int) -> None:
         self.root, self.study, self.trial = root, study, trial
         self.attempt = attempt
         self.restored_step = restored_step
-        self.folder = layout.trial_folder(root, study, trial) / f"attempt={attempt}"
+        self.place = at(root)
+        self.folder = layout.attempt_key(study, trial, attempt)
         self._buffers: dict[str, list[Row]] = {name: [] for name in SEGMENT_TABLES}
         self._parts: dict[str, int] = dict.fromkeys(SEGMENT_TABLES, 0)
         self._rows = 0
@@ -53,7 +55,7 @@ class AttemptWriter:
     @classmethod
     def claim(
         cls,
-        root: Path | str,
+        root: Root,
         study: str,
         trial: str,
         *,
@@ -67,7 +69,6 @@ class AttemptWriter:
         ``facts`` (node, ray_trial_id, environment, ...) are kept in the claim file. Raises EnvironmentProblem when the
         checkpoint was superseded while loading, or when the disk does not take the claim.
         """
-        root = Path(root)
         claim = {
             "started_at": datetime.now(UTC).isoformat(),
             "pid": os.getpid(),
@@ -213,10 +214,10 @@ class AttemptWriter:
         columns = (*keys, *zip(*rows, strict=True))
         arrays = [pa.array(values, type=f.type) for values, f in zip(columns, schema, strict=True)]
         content = pa.Table.from_arrays(arrays, schema=schema)
-        durable.make_folder(self.folder)
+        sink = pa.BufferOutputStream()
+        pq.write_table(content, sink, compression="zstd")
         number = self._parts[table] + 1
-        path = self.folder / f"{table}-{number:06d}.parquet"
-        durable.replace(path, lambda temporary: pq.write_table(content, temporary, compression="zstd"), mode=0o444)
+        self.place.put(f"{self.folder}/{table}-{number:06d}.parquet", sink.getvalue().to_pybytes())
         durable.failpoint("durable-not-acknowledged")
         self._parts[table] = number
 

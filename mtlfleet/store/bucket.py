@@ -1,0 +1,308 @@
+"""A store below a prefix of an S3 bucket, through obstore (the extra ``[s3]``).
+
+One PUT is atomic and durable when it is acknowledged; ``If-None-Match: *`` makes it exclusive. An acknowledgement can
+be lost, and the repeated request is then told that the object exists: every exclusive PUT carries a word of its own,
+so that a caller who won is never told that he lost. A folder is whole once its seal is there, which is written last
+and removed first. Region, endpoint and credentials come from the ``AWS_*`` variables of each process and are kept
+nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mtlfleet.errors import EnvironmentProblem, UsageError
+from mtlfleet.plan.place import Root, bucket_and_prefix
+from mtlfleet.store import durable
+from mtlfleet.store.place import Leftover
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+T = TypeVar("T")
+
+SEAL = ".sealed"
+RETRY_S = 60.0  # how long a server may fail or throttle; MTLFLEET_OBJECT_RETRY_S says otherwise
+TOGETHER = 16  # requests under way at once
+_MARK = "mtlfleet-write"  # metadata of exclusive objects: who wrote it
+_TIMES = 3  # an exclusive PUT whose fate is unknown is asked for so often
+
+
+class Bucket:
+    """The objects below ``s3://bucket/prefix``. Raises UsageError for a malformed URL, EnvironmentProblem without the
+    extra."""
+
+    def __init__(self, root: Root) -> None:
+        try:
+            bucket, prefix = bucket_and_prefix(root)
+        except ValueError as error:
+            raise UsageError(f"{root}: {error}") from None
+        self.bucket = bucket
+        self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._obs = _obstore()
+        self._store = _open(bucket, prefix)
+        self._hands = ThreadPoolExecutor(TOGETHER, thread_name_prefix="bucket")
+
+    def __repr__(self) -> str:
+        return f"Bucket({self.url!r})"
+
+    @property
+    def root(self) -> Root:
+        return self.url
+
+    def _asked(self, doing: str, key: str, action: Callable[[], T]) -> T:
+        """What ``action`` gives; what the server refuses becomes something a user can act on."""
+        from obstore import exceptions
+
+        try:
+            return action()
+        except exceptions.NotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise self._problem(doing, key, "there is no such bucket") from None
+            raise FileNotFoundError(f"{self.url}/{key}") from None
+        except exceptions.AlreadyExistsError:
+            raise
+        except (exceptions.UnauthenticatedError, exceptions.PermissionDeniedError) as error:
+            raise self._problem(doing, key, f"not allowed: {_words(error)}") from None
+        except exceptions.BaseError as error:
+            raise self._problem(doing, key, _words(error)) from None
+
+    def _problem(self, doing: str, key: str, why: str) -> EnvironmentProblem:
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        plain = (endpoint or "").startswith("http://") and not _allow_http()
+        return EnvironmentProblem(
+            f"cannot {doing} {self.url}/{key}: {why}",
+            notes=[
+                f"endpoint: {endpoint or 'of the region'}; a failing server is asked again for {_retry_s():g} s",
+                "what was acknowledged is kept; the same command goes on from there",
+            ],
+            help="a plain http endpoint is used only with AWS_ALLOW_HTTP=true"
+            if plain
+            else "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL and the bucket's policy",
+        )
+
+    def put_new(self, key: str, content: bytes) -> bool:
+        mark = uuid.uuid4().hex
+        durable.failpoint("before-link")
+        made = self._put_marked(key, content, mark)
+        durable.failpoint("after-link")
+        return made
+
+    def _put_marked(self, key: str, content: bytes, mark: str) -> bool:
+        from obstore import exceptions
+
+        def create() -> None:
+            self._obs.put(self._store, key, content, mode="create", attributes={_MARK: mark}, use_multipart=False)
+
+        for turn in range(_TIMES):
+            try:
+                self._asked("write", key, create)
+            except exceptions.AlreadyExistsError:
+                holder = self._holder(key)
+                if holder is not None:
+                    return holder == mark
+            except EnvironmentProblem:  # perhaps only the answer was lost
+                if turn + 1 == _TIMES:
+                    raise
+            else:
+                return True
+        raise self._problem("write", key, "another request for it was always under way")
+
+    def _holder(self, key: str) -> str | None:
+        """Whose object ``key`` is; None when there is none: two requests met, and the server turned both away."""
+        try:
+            found = self._asked("read", key, lambda: self._obs.get(self._store, key, options={"head": True}))
+        except FileNotFoundError:
+            return None
+        return str(found.attributes.get(_MARK, ""))
+
+    def put(self, key: str, content: bytes) -> None:
+        durable.failpoint("before-rename")
+        self._asked("write", key, lambda: self._obs.put(self._store, key, content))
+        durable.failpoint("after-rename")
+
+    def put_file(self, key: str, source: Path) -> None:
+        durable.failpoint("before-rename")
+        self._asked("write", key, lambda: self._obs.put(self._store, key, source))
+        durable.failpoint("after-rename")
+
+    def read(self, key: str) -> bytes:
+        return self._asked("read", key, lambda: bytes(self._obs.get(self._store, key).bytes()))
+
+    def read_all(self, keys: Sequence[str]) -> list[bytes]:
+        return list(self._hands.map(self._read_if_there, keys))
+
+    def _read_if_there(self, key: str) -> bytes:
+        try:
+            return self.read(key)
+        except FileNotFoundError:
+            return b""
+
+    def version(self, key: str) -> str | None:
+        """The ETag of an object, None when it is not there."""
+        try:
+            return str(self._asked("read", key, lambda: self._obs.head(self._store, key))["e_tag"])
+        except FileNotFoundError:
+            return None
+
+    def fetch(self, key: str, target: Path) -> str:
+        """Write an object to the new file ``target`` of this machine. Returns its ETag."""
+
+        def stream() -> str:
+            found = self._obs.get(self._store, key)
+            with target.open("wb") as out:
+                for chunk in found.stream(min_chunk_size=1 << 20):
+                    out.write(chunk)
+            return str(found.meta["e_tag"])
+
+        return self._asked("read", key, stream)
+
+    def fetch_all(self, pairs: Sequence[tuple[str, Path]]) -> None:
+        """``fetch`` of many, together; what is no longer there is left out."""
+        list(self._hands.map(lambda pair: self._fetch_if_there(*pair), pairs))
+
+    def _fetch_if_there(self, key: str, target: Path) -> None:
+        temporary = target.with_name(f".{target.name}.tmp-{uuid.uuid4().hex[:12]}")
+        try:
+            self.fetch(key, temporary)
+            temporary.replace(target)
+        except FileNotFoundError:
+            return
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def names(self, folder: str) -> list[str]:
+        found = self._asked("list", folder, lambda: self._obs.list_with_delimiter(self._store, folder or None))
+        below = [f"{_last(prefix)}/" for prefix in found["common_prefixes"]]
+        return sorted([*below, *(name for o in found["objects"] if not (name := _last(o["path"])).startswith("."))])
+
+    def names_in(self, folders: Sequence[str]) -> list[list[str]]:
+        return list(self._hands.map(self.names, folders))
+
+    def walk(self, folder: str) -> Iterator[str]:
+        for found in self._listed(folder):
+            if not _last(found["path"]).startswith("."):
+                yield found["path"]
+
+    def _listed(self, folder: str) -> list[Any]:
+        def collect() -> list[Any]:
+            return [o for chunk in self._obs.list(self._store, folder, chunk_size=1000) for o in chunk]
+
+        return sorted(self._asked("list", folder, collect), key=lambda o: o["path"])
+
+    def delete(self, keys: Sequence[str]) -> None:
+        if keys:
+            self._asked("delete", keys[0], lambda: self._obs.delete(self._store, list(keys)))
+
+    @contextmanager
+    def staging(self, key: str) -> Iterator[Path]:  # noqa: ARG002
+        with tempfile.TemporaryDirectory(prefix="mtlfleet-") as folder:
+            yield Path(folder)
+
+    def put_folder(self, key: str, staged: Path) -> None:
+        self.delete([f"{key}/{SEAL}"])  # the same attempt at the same step: an earlier call got this far
+        files = sorted(p for p in staged.iterdir() if p.is_file())
+        list(self._hands.map(lambda file: self.put_file(f"{key}/{file.name}", file), files))
+        durable.failpoint("half-checkpoint")
+        self.put(f"{key}/{SEAL}", json.dumps({file.name: file.stat().st_size for file in files}).encode())
+        durable.failpoint("after-checkpoint-rename")
+
+    def folders(self, key: str) -> list[str]:
+        paths = [o["path"].split("/") for o in self._listed(key)]
+        return sorted(path[-2] for path in paths if path[-1] == SEAL)
+
+    @contextmanager
+    def open_folder(self, key: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="mtlfleet-") as folder:
+            names = json.loads(self.read(f"{key}/{SEAL}"))
+            self.fetch_all([(f"{key}/{name}", Path(folder) / name) for name in names])
+            yield Path(folder)
+
+    def delete_folder(self, key: str) -> None:
+        self.delete([f"{key}/{SEAL}"])
+        self.delete([o["path"] for o in self._listed(key)])
+
+    def size(self, key: str) -> int:
+        return sum(int(o["size"]) for o in self._listed(key))
+
+    def leftovers(self, older_s: float) -> list[Leftover]:
+        """Checkpoints without a seal: their process was killed while it wrote them."""
+        inside: dict[str, list[Any]] = {}
+        for found in self._listed("checkpoints"):
+            inside.setdefault(found["path"].rpartition("/")[0], []).append(found)
+        limit = datetime.now(UTC) - timedelta(seconds=older_s)
+        return [
+            Leftover(folder, sum(int(o["size"]) for o in objects))
+            for folder, objects in sorted(inside.items())
+            if all(_last(o["path"]) != SEAL and o["last_modified"] < limit for o in objects)
+        ]
+
+    def discard(self, key: str) -> None:
+        self.delete_folder(key)
+
+
+def _last(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def _words(error: BaseException) -> str:
+    """The server's first words, on one line."""
+    text = re.sub(r"\s+", " ", str(error).partition("Debug source")[0]).strip()
+    return text[:300] or type(error).__name__
+
+
+def _retry_s() -> float:
+    return float(os.environ.get("MTLFLEET_OBJECT_RETRY_S", RETRY_S))
+
+
+def _allow_http() -> bool:
+    return os.environ.get("AWS_ALLOW_HTTP", "").strip().lower() in ("true", "1")
+
+
+def _obstore() -> Any:
+    try:
+        import obstore
+    except ModuleNotFoundError:
+        raise EnvironmentProblem(
+            "results in object storage need obstore, which is not installed", help="pip install 'mtlfleet[s3]'"
+        ) from None
+    return obstore
+
+
+def _open(bucket: str, prefix: str) -> S3Store:
+    from obstore import exceptions
+    from obstore.store import S3Store
+
+    try:
+        return S3Store(
+            bucket,
+            prefix=prefix or None,
+            client_options={
+                "allow_http": _allow_http(),
+                "timeout": timedelta(seconds=300),
+                "connect_timeout": timedelta(seconds=5),
+            },
+            retry_config={
+                "max_retries": 10,
+                "retry_timeout": timedelta(seconds=_retry_s()),
+                "backoff": {
+                    "init_backoff": timedelta(milliseconds=100),
+                    "max_backoff": timedelta(seconds=5),
+                    "base": 2,
+                },
+            },
+        )
+    except exceptions.BaseError as error:
+        raise EnvironmentProblem(
+            f"cannot use s3://{bucket}: {_words(error)}", help="check the AWS_* variables of this process"
+        ) from None
