@@ -55,7 +55,7 @@ def s3_root(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: p
         "AWS_ALLOW_HTTP": "true",
         "AWS_REGION": "us-east-1",
         "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_SECRET_ACCESS_KEY": "not-in-any-file-please",
         "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")),
     }.items():
         monkeypatch.setenv(name, value)
