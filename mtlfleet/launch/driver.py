@@ -162,6 +162,8 @@ class Watch:
         if state == "failed":
             detail += f"\n          mtlfleet logs {trial.id}"
         self._over(trial, state, detail or f"{time.monotonic() - since:.1f} s")
+        if result.get("store_lost"):
+            self.drain.give_up(f"the results cannot be written: {detail}")
 
     def ended(self, key: str, error: str) -> None:
         """Tune is through with a trial; if no outcome was reported, it was stopped or its gang was lost."""

@@ -35,6 +35,7 @@ SEAL = ".sealed"
 RETRY_S = 60.0  # how long a server may fail or throttle; MTLFLEET_OBJECT_RETRY_S says otherwise
 TOGETHER = 16  # requests under way at once
 _MARK = "mtlfleet-write"  # metadata of exclusive objects: who wrote it
+_NO_BUCKET = "there is no such bucket"
 _TIMES = 3  # an exclusive PUT whose fate is unknown is asked for so often
 
 
@@ -68,14 +69,14 @@ class Bucket:
             return action()
         except exceptions.NotFoundError as error:
             if "NoSuchBucket" in str(error):
-                raise self._problem(doing, key, "there is no such bucket") from None
+                raise self._problem(doing, key, _NO_BUCKET) from None
             raise FileNotFoundError(f"{self.url}/{key}") from None
         except exceptions.AlreadyExistsError:
             raise
         except (exceptions.UnauthenticatedError, exceptions.PermissionDeniedError) as error:
             raise self._problem(doing, key, f"not allowed: {_words(error)}") from None
         except exceptions.BaseError as error:
-            raise self._problem(doing, key, _words(error)) from None
+            raise self._problem(doing, key, _NO_BUCKET if "NoSuchBucket" in str(error) else _words(error)) from None
 
     def _problem(self, doing: str, key: str, why: str) -> EnvironmentProblem:
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
