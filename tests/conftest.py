@@ -79,6 +79,7 @@ class Unreliable(ThreadingHTTPServer):
         self.asked = 0
         self.throttled = 0  # so many of the next requests are answered 503
         self.lost = 0  # so many of the next PUTs are carried out, and their answers lost
+        self.careless = False  # forgets `If-None-Match`
         self.up_for = -1  # after so many more requests everything is answered 503; -1: never
         super().__init__(("127.0.0.1", 0), _Relay)
 
@@ -105,7 +106,8 @@ class _Relay(BaseHTTPRequestHandler):
             self._answer(503, [], b"<Error><Code>SlowDown</Code><Message>Please reduce your rate.</Message></Error>")
             return
         connection = http.client.HTTPConnection(server.upstream, timeout=60)
-        headers = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
+        dropped = {"connection", "if-none-match"} if server.careless else {"connection"}
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
         connection.request(self.command, self.path, body, headers)
         found = connection.getresponse()
         content = found.read()

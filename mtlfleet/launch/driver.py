@@ -20,6 +20,7 @@ from mtlfleet.launch.queue import OUTCOMES, STUCK, Queue
 from mtlfleet.plan import Study, Trial
 from mtlfleet.plan.place import Root
 from mtlfleet.store import Ingester, trial_states
+from mtlfleet.store.place import at
 
 INGEST_S = 5.0
 
@@ -59,6 +60,7 @@ def launch(study: Study, options: Options) -> Outcome:
     root, started = study.root, time.monotonic()
     screen = display(options.progress)
     with _only_launch(study.folder), Drain(study.folder, screen.say) as drain:
+        at(root).verify()
         documents.write_definitions(study, root)
         locked = documents.lock_claims(study, root)
         if locked:

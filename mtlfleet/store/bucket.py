@@ -10,8 +10,6 @@ nowhere.
 from __future__ import annotations
 
 import json
-import os
-import re
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -19,23 +17,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from mtlfleet.errors import EnvironmentProblem, UsageError
 from mtlfleet.plan.place import Root, bucket_and_prefix
-from mtlfleet.store import durable
+from mtlfleet.store import connection, durable
 from mtlfleet.store.place import Leftover
-
-if TYPE_CHECKING:
-    from obstore.store import S3Store
 
 T = TypeVar("T")
 
 SEAL = ".sealed"
-RETRY_S = 60.0  # how long a server may fail or throttle; MTLFLEET_OBJECT_RETRY_S says otherwise
 TOGETHER = 16  # requests under way at once
 _MARK = "mtlfleet-write"  # metadata of exclusive objects: who wrote it
-_NO_BUCKET = "there is no such bucket"
 _TIMES = 3  # an exclusive PUT whose fate is unknown is asked for so often
 
 
@@ -50,8 +43,8 @@ class Bucket:
             raise UsageError(f"{root}: {error}") from None
         self.bucket = bucket
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
-        self._obs = _obstore()
-        self._store = _open(bucket, prefix)
+        self._obs = connection.extra()
+        self._store = connection.connect(bucket, prefix)
         self._hands = ThreadPoolExecutor(TOGETHER, thread_name_prefix="bucket")
 
     def __repr__(self) -> str:
@@ -62,35 +55,18 @@ class Bucket:
         return self.url
 
     def _asked(self, doing: str, key: str, action: Callable[[], T]) -> T:
-        """What ``action`` gives; what the server refuses becomes something a user can act on."""
-        from obstore import exceptions
+        return connection.asked(doing, f"{self.url}/{key}", action)
 
+    def verify(self) -> None:
+        key = f".probe-{uuid.uuid4().hex}"
         try:
-            return action()
-        except exceptions.NotFoundError as error:
-            if "NoSuchBucket" in str(error):
-                raise self._problem(doing, key, _NO_BUCKET) from None
-            raise FileNotFoundError(f"{self.url}/{key}") from None
-        except exceptions.AlreadyExistsError:
-            raise
-        except (exceptions.UnauthenticatedError, exceptions.PermissionDeniedError) as error:
-            raise self._problem(doing, key, f"not allowed: {_words(error)}") from None
-        except exceptions.BaseError as error:
-            raise self._problem(doing, key, _NO_BUCKET if "NoSuchBucket" in str(error) else _words(error)) from None
-
-    def _problem(self, doing: str, key: str, why: str) -> EnvironmentProblem:
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        plain = (endpoint or "").startswith("http://") and not _allow_http()
-        return EnvironmentProblem(
-            f"cannot {doing} {self.url}/{key}: {why}",
-            notes=[
-                f"endpoint: {endpoint or 'of the region'}; a failing server is asked again for {_retry_s():g} s",
-                "what was acknowledged is kept; the same command goes on from there",
-            ],
-            help="a plain http endpoint is used only with AWS_ALLOW_HTTP=true"
-            if plain
-            else "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL and the bucket's policy",
-        )
+            exclusive = self.put_new(key, b"1") and not self.put_new(key, b"2")
+        finally:
+            self.delete([key])
+        if not exclusive:
+            raise connection.problem(
+                "use", self.url, "the server ignores `If-None-Match: *`, so two processes could claim the same attempt"
+            )
 
     def put_new(self, key: str, content: bytes) -> bool:
         mark = uuid.uuid4().hex
@@ -112,12 +88,15 @@ class Bucket:
                 holder = self._holder(key)
                 if holder is not None:
                     return holder == mark
-            except EnvironmentProblem:  # perhaps only the answer was lost
+            except EnvironmentProblem:  # perhaps only the answer was lost; a server that is gone says so again here
+                holder = self._holder(key)
+                if holder is not None:
+                    return holder == mark
                 if turn + 1 == _TIMES:
                     raise
             else:
                 return True
-        raise self._problem("write", key, "another request for it was always under way")
+        raise connection.problem("write", f"{self.url}/{key}", "another request for it was always under way")
 
     def _holder(self, key: str) -> str | None:
         """Whose object ``key`` is; None when there is none: two requests met, and the server turned both away."""
@@ -254,56 +233,3 @@ class Bucket:
 
 def _last(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
-
-
-def _words(error: BaseException) -> str:
-    """The server's first words, on one line."""
-    text = re.sub(r"\s+", " ", str(error).partition("Debug source")[0]).strip()
-    return text[:300] or type(error).__name__
-
-
-def _retry_s() -> float:
-    return float(os.environ.get("MTLFLEET_OBJECT_RETRY_S", RETRY_S))
-
-
-def _allow_http() -> bool:
-    return os.environ.get("AWS_ALLOW_HTTP", "").strip().lower() in ("true", "1")
-
-
-def _obstore() -> Any:
-    try:
-        import obstore
-    except ModuleNotFoundError:
-        raise EnvironmentProblem(
-            "results in object storage need obstore, which is not installed", help="pip install 'mtlfleet[s3]'"
-        ) from None
-    return obstore
-
-
-def _open(bucket: str, prefix: str) -> S3Store:
-    from obstore import exceptions
-    from obstore.store import S3Store
-
-    try:
-        return S3Store(
-            bucket,
-            prefix=prefix or None,
-            client_options={
-                "allow_http": _allow_http(),
-                "timeout": timedelta(seconds=300),
-                "connect_timeout": timedelta(seconds=5),
-            },
-            retry_config={
-                "max_retries": 10,
-                "retry_timeout": timedelta(seconds=_retry_s()),
-                "backoff": {
-                    "init_backoff": timedelta(milliseconds=100),
-                    "max_backoff": timedelta(seconds=5),
-                    "base": 2,
-                },
-            },
-        )
-    except exceptions.BaseError as error:
-        raise EnvironmentProblem(
-            f"cannot use s3://{bucket}: {_words(error)}", help="check the AWS_* variables of this process"
-        ) from None

@@ -28,6 +28,9 @@ class Folder:
         durable.make_folder(path.parent)
         return path
 
+    def verify(self) -> None:
+        """A folder's link(2) fails aloud where it cannot be exclusive."""
+
     def put_new(self, key: str, content: bytes) -> bool:
         path = self._writable(key)
         if not durable.create(path, content):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mtlfleet.errors import EnvironmentProblem
 from mtlfleet.plan.place import Root, is_object_storage
-from mtlfleet.store import layout
+from mtlfleet.store import connection, layout
 from mtlfleet.store.folder import Folder
 from mtlfleet.store.place import at
 
@@ -73,8 +73,7 @@ class Copy:
 
     def __init__(self, bucket: Bucket) -> None:
         self.bucket = bucket
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-        name = hashlib.sha256(f"{endpoint} {bucket.url}".encode()).hexdigest()[:16]
+        name = hashlib.sha256(f"{connection.endpoint() or ''} {bucket.url}".encode()).hexdigest()[:16]
         self.folder = _cache() / name
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)

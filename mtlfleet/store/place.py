@@ -30,6 +30,9 @@ class Place(Protocol):
     @property
     def root(self) -> Root: ...
 
+    def verify(self) -> None:
+        """Raises EnvironmentProblem when this place does not keep what ``put_new`` promises."""
+
     def put_new(self, key: str, content: bytes) -> bool:
         """Write ``key`` if nobody has. Returns whether this call did; of several callers at most one is told so."""
 

@@ -67,6 +67,16 @@ def test_a_lost_answer_makes_neither_two_attempts_nor_two_rows(s3_root: str, unr
     assert found == [{"step": 1, "value": 1.0}, {"step": 2, "value": 2.0}]
 
 
+def test_a_server_that_cannot_be_exclusive_is_not_used(s3_root: str, unreliable: Any, tmp_path: Path) -> None:
+    at(s3_root).verify()
+    unreliable.careless = True
+    study = tmp_path / "study.yaml"
+    study.write_text(STUDY.replace("ROOT", s3_root))
+    code, said = invoke("launch", study)
+    assert code == 4 and "ignores `If-None-Match: *`" in said
+    assert at(s3_root).names("") == []
+
+
 def test_rows_outlive_an_outage(s3_root: str, unreliable: Any) -> None:
     writer = AttemptWriter.claim(s3_root, "s", "t", restored_step=0, restored_checkpoint=None, world_size=1)
     writer.step_metric(1, "a", "loss", 1.0)
