@@ -25,7 +25,7 @@ SHARDED = ("db_mtl@libmtl", "graddrop@kurin", "moco@libmtl")
 def reported(root: Path, world: int, names: list[str]) -> dict[tuple[str, int, str, str], float]:
     """What the methods tell of themselves."""
     called = {rank_trials.trial(name, world).id: name for name in names}
-    query = "select trial_id, step, metric, task, value from step_metrics where metric <> 'loss'"
+    query = "select trial_id, step, metric, task, value from step_metrics where metric <> 'loss' and task <> '*'"
     return {
         (called[row["trial_id"]], row["step"], row["metric"], row["task"]): row["value"]
         for row in open_store(root).sql(query).to_pylist()
