@@ -77,6 +77,11 @@ class Entry:
     def defaults(self) -> dict[str, Any]:
         return {p.name: p.default for p in self.parameters if p.default is not REQUIRED}
 
+    def batches(self, params: Mapping[str, Any]) -> int:
+        """Batches that a step of this method draws in all, with these parameters; as far as its own source says."""
+        looked_at = params.get("batches", self.traits.get("batches", 1))
+        return int(looked_at) + int(self.traits.get("outer_batches", 0))
+
     @property
     def presets(self) -> Mapping[str, Mapping[str, Any]]:
         found = self.traits.get("presets", {})

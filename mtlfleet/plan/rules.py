@@ -11,6 +11,7 @@ from mtlfleet.plan.document import Loc
 from mtlfleet.plan.draft import RECIPE_TYPES, SECTIONS, Draft, escapes
 from mtlfleet.plan.grid import included
 from mtlfleet.plan.hyperparameters import adapter, coerce_with, complaint, shown
+from mtlfleet.plan.leaks import check_validation
 from mtlfleet.plan.metrics import known_metric
 from mtlfleet.plan.schema import CellRule, Override, SeedRange, Simplex
 from mtlfleet.plan.updates import check_updates
@@ -31,6 +32,7 @@ def check_rules(draft: Draft) -> None:
     _resources(draft)
     _storage(draft)
     check_updates(draft)
+    check_validation(draft)
     check_claims(draft)
 
 

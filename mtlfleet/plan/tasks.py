@@ -42,6 +42,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("mse", "min", "target units squared", description="mean squared error"),
         Metric("mae", "min", "target units", description="mean absolute error"),
         Metric("loss", "none", "", description="mean training loss of the task, unweighted"),
+        Metric("samples", "none", "sample", description="training samples drawn, again and again, since the start"),
         Metric("selected_step", "none", "step", description="step of the checkpoint that validation chose"),
     )
 }
