@@ -87,6 +87,10 @@ def _samples(params: BreastAux, split: Split) -> ArraySamples:
     scaled = ((table() - known.mean(0)) / known.std(0))[rows[split]].astype(np.float32)
     malignant = (1 - table()[rows[split], -1]).astype(np.float32)
     drawn = draws(params.data_seed, NOISE).standard_normal(len(table())).astype(np.float32)[rows[split]]
-    known_targets = {"malignant": malignant, NOISE: drawn, **{name: scaled[:, column] for name, column in WORST.items()}}
+    known_targets = {
+        "malignant": malignant,
+        NOISE: drawn,
+        **{name: scaled[:, column] for name, column in WORST.items()},
+    }
     targets = {name: known_targets[name] for name in params.tasks}
     return ArraySamples(np.ascontiguousarray(scaled[:, MEANS]), targets)

@@ -19,7 +19,7 @@ def _built(name: str, params: str) -> Method[Any]:
 @method("matched_sum")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatchedSum(GramWeighting[Any]):
-    r"""The plain sum of the losses with another method's step length: a control that keeps the length, not the direction.
+    r"""The plain sum of the losses with another method's step length: a control for length without direction.
 
     ``like``: the method whose length is taken, ``mgda`` or ``cagrad@nash``; ``params``: its hyper-parameters. If the
     method beats a tuned sum and not this one, then its learning rate was better, and not its direction.
