@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mtlfleet.errors import StoreDamaged
-from mtlfleet.plan.claims import Baseline, Claim, Estimand
+from mtlfleet.plan.claims import Claim, claim_from
 from mtlfleet.plan.tasks import Metric
 from mtlfleet.store import claim_locks, write_document
 from mtlfleet_analysis.evidence import Evidence, Registration, Run, TaskFact, Twins
@@ -96,16 +96,6 @@ def asked_of_store(store: Store, study: str) -> Asked:
         seeds=tuple(sorted({int(r["seed"]) for r in rows if r["phase"] == "final"})),
         claims=tuple(claim_from(payload["claim"]) for _, payload in sorted(locks.items()) if "claim" in payload),
     )
-
-
-def claim_from(raw: Mapping[str, Any]) -> Claim:
-    """Inverse of ``Claim.to_dict`` after a trip through JSON."""
-    given = dict(raw)
-    given["estimand"] = Estimand(**given["estimand"])
-    given["baseline"] = Baseline(**{**given["baseline"], "best_of": tuple(given["baseline"]["best_of"])})
-    for name in ("datasets", "architectures"):
-        given[name] = tuple(given[name])
-    return Claim(**given)
 
 
 def from_store(study: Study | Asked, store: Store) -> Evidence:
