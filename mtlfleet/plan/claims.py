@@ -22,8 +22,8 @@ class Estimand:
     ``delta_m``: percent against in-study STL, flat mean over metrics; ``delta_p``: mean within each task first;
     ``delta_task``: percent change of one metric; ``metric``: one task's metric itself; ``every_task``: each task's own
     percent change, all at once (safety); ``front_pref``: percent changes weighted by each of the declared
-    ``preferences``, against every point of a sweep or the one that validation chose. ``eps``: by how much a front must
-    be beaten, the claim's margin if None. A verdict prints its effect as an improvement: positive = better.
+    ``preferences``, against every point of a sweep or the one that validation chose. ``eps``: by how much a sweep must
+    be beaten, the bulge of the sweep itself if None. A verdict prints its effect as an improvement: positive = better.
     """
 
     kind: Kind = "delta_m"
@@ -96,13 +96,6 @@ class Claim:
     parity_reason: str = ""
     compute_tolerance: float | None = None
     exploratory: bool = False
-
-    @property
-    def eps(self) -> float:
-        """What superiority must exceed: nothing, or for a front the declared ``eps``."""
-        if self.estimand.kind != "front_pref":
-            return 0.0
-        return self.margin if self.estimand.eps is None else self.estimand.eps
 
     def registration(self, study_sha256: str) -> str:
         """SHA-256 over the claim, the study's science and the protocol's version: as ``claims --lock`` writes it."""

@@ -6,23 +6,10 @@ from collections.abc import Iterator
 
 from mtlfleet.plan.document import Loc
 from mtlfleet.plan.draft import Draft
+from mtlfleet.plan.estimands import ESTIMANDS
 from mtlfleet.plan.schema import ClaimEntry, SeedRange
 
-DESCRIPTIONS = {  # kind -> why no claim can rest on it
-    "mean_rank": "a mean rank depends on which other methods are in the study and has no size that a margin could "
-    "bound; it orders the leaderboard",
-    "win_rate": "how often a method is ahead says nothing about by how much; it is printed beside every verdict",
-    "iqm": "the interquartile mean hides failed runs by design, and they count here",
-    "profile": "a performance profile is a curve, not a number",
-    "hypervolume": "it compares two sets of equally many operating points, and a method has one configuration per "
-    "cell in the final phase; more points and more noise both raise it",
-    "eps_indicator": "it compares two sets of operating points by their worst case, which is mostly noise",
-    "evp": "the expected validation-selected test performance needs a test reading of every tuning run, and those stay "
-    "locked; the report draws it on validation",
-    "compute_matched": "equal device time is a condition of a comparison, not a score: set `compute_tolerance`",
-    "time_to_target": "its target has to be set from a baseline beforehand, and training curves are read on "
-    "validation; the report draws it",
-}
+DESCRIPTIONS = {kind: facts.refused for kind, facts in ESTIMANDS.items() if facts.refused}
 _INSTEAD = "estimand: {kind: delta_m}, delta_p, delta_task, metric, every_task or front_pref"
 
 

@@ -232,7 +232,8 @@ class EstimandEntry(Shape):
         | Absent
     ) = Field(default=None, description="declared preference for front_pref: equal, {task: weight}, or several of them")
     eps: Annotated[float, Gt(0)] | Absent = Field(
-        default=None, description="by how much a front must be beaten; default: the margin"
+        default=None,
+        description="by how much a sweep must be beaten; default: how far it bulges between its points",
     )
 
 
