@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from mtlfleet.plan.claims import PROTOCOL_VERSION, Claim
 from mtlfleet_analysis.budget import budgets, ratio
+from mtlfleet_analysis.estimands import stated
 from mtlfleet_analysis.evidence import Evidence
 from mtlfleet_analysis.guards import CHECKED
 from mtlfleet_analysis.pairing import Pair, Pairing, places
@@ -27,6 +29,7 @@ def context(evidence: Evidence, claim: Claim, pairing: Pairing, standing: Standi
         "protocol": PROTOCOL_VERSION,
         "registration": claim.registration(evidence.sha256),
         "standing": {"status": standing.status, "number": standing.number, "note": standing.note},
+        "amended": [asdict(a) for a in standing.amended],
         "guards_checked": list(CHECKED),
         "question": claim.question,
         "method": claim.method,
@@ -37,7 +40,10 @@ def context(evidence: Evidence, claim: Claim, pairing: Pairing, standing: Standi
         "scope": claim.scope,
         "family": claim.family,
         "parity": {"status": claim.parity, "reason": claim.parity_reason},
-        "estimand": {"kind": claim.estimand.kind, "task": claim.estimand.task, "metric": claim.estimand.metric},
+        "estimand": stated(claim.estimand, evidence.metrics),
+        "stopping": asdict(claim.stopping),
+        "correction": claim.correction,
+        "literature": claim.use,
         "pairs_per_dataset": counts,
         "seeds": len({p.seed for p in pairs}),
         "effects": dataset_means(pairs) if pairs else {},
