@@ -83,8 +83,8 @@ def together(datasets: int, seeds: int) -> Run:
 def front(points: int, seeds: int, place: str) -> Run:
     """G7: a sweep along a quarter circle, both tasks better outwards, and a method somewhere near it.
 
-    ``point``: where a sweep point is; ``between``: on the front half-way between two; ``inside``: one standard deviation
-    of a run's score within; ``beyond``: two outside, under the preference that is declared.
+    ``point``: where a sweep point is; ``between``: on the front half-way between two; ``inside``: within by one
+    standard deviation of a run's score; ``beyond``: two outside, under the preference that is declared.
     """
     angles = np.linspace(0.0, math.pi / 2, points)
     gap = angles[1] / 2
@@ -107,7 +107,9 @@ def front(points: int, seeds: int, place: str) -> Run:
             scores = np.einsum("ptn,t->pn", runs, preference)
             tests = tuple(FlipTest.of(list(scores[-1] - s), [0] * seeds, 0, FLIPS) for s in scores[:-1])
             test = FrontTest((tests,), (tests[int(scores[:-1].mean(axis=1).argmax())],))
-            eps = bulge([Point(f"{i}", w, float(s.mean())) for i, (w, s) in enumerate(zip(weights, scores, strict=False))])
+            eps = bulge(
+                [Point(f"{i}", w, float(s.mean())) for i, (w, s) in enumerate(zip(weights, scores, strict=False))]
+            )
             grid.append(test.above(eps or 0.0) <= 0.05)
             bare.append(test.above(0.0) <= 0.05)
             naive.append(bool(non_dominated(runs.mean(axis=2), True)[-1]))
