@@ -15,7 +15,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -57,8 +57,8 @@ def work(task: tuple[int, Noise, int, int]) -> tuple[list[Finding], float]:
 
 def measure(
     chosen: Sequence[tuple[int, Experiment]], noise: Noise, studies: int, seed: int, jobs: int
-) -> tuple[list[Finding], float]:
-    """All findings in the order of the goals, and the CPU seconds they took."""
+) -> Iterator[tuple[list[Finding], float]]:
+    """The findings so far in the order of the goals, and the CPU seconds they took; again after each experiment."""
     tasks = [(i, noise, studies, seed) for i, _ in chosen]
     found: list[Finding] = []
     spent = 0.0
@@ -68,7 +68,7 @@ def measure(
             spent += seconds
             for f in some:
                 print(f"{experiment.goal:4} {f.cell:34} {f.what:48} {f.found:7.4f} {limit(f):9} {word(f)}", flush=True)
-    return found, spent
+            yield found, spent
 
 
 def limit(f: Finding) -> str:
@@ -133,12 +133,15 @@ def main() -> int:
     chosen = sorted(
         ((i, e) for i, e in enumerate(experiments()) if e.goal in goals), key=lambda x: (order.index(x[1].goal), x[0])
     )
-    found, spent = measure(chosen, noise, given.studies, given.seed, given.jobs)
+    command = "python benchmarks/calibration.py " + " ".join(a for a in sys.argv[1:] if a != str(given.markdown))
+    command = command.replace(" --markdown", "").strip()
+    found: list[Finding] = []
+    spent = 0.0
+    for found, spent in measure(chosen, noise, given.studies, given.seed, given.jobs):
+        if given.markdown:
+            given.markdown.write_text(markdown(found, noise, spent, command), encoding="utf-8")
     wrong = [f for f in found if not f.fine]
     print(f"\n{len(found)} rates, {len(wrong)} out of line; {spent / 60:.1f} CPU minutes")
-    if given.markdown:
-        command = "python benchmarks/calibration.py " + " ".join(a for a in sys.argv[1:] if a != str(given.markdown))
-        given.markdown.write_text(markdown(found, noise, spent, command.replace(" --markdown", "").strip()))
     return 1 if wrong else 0
 
 

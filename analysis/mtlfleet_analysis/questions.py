@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice, product
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class Gathered:
     evidence: Evidence
     shown: Pairing
     parts: Mapping[str, Pairing]
+    weights: Mapping[tuple[str, Place], tuple[float, ...]] = field(default_factory=dict)  # of a sweep's points
 
     @property
     def guarded(self) -> Pairing:
@@ -69,7 +71,25 @@ def gather(evidence: Evidence, claim: Claim) -> Gathered:
         parts[f"{j}"] = pair(evidence, own)
         for member in claim.baseline.best_of if claim.baseline.sweep else ():
             parts[f"{j}/{member}"] = pair(evidence, replace(own, baseline=Baseline(best_of=(member,))))
-    return Gathered(claim, evidence, parts["0"], parts)
+    return Gathered(claim, evidence, parts["0"], parts, _sweep_weights(evidence, claim))
+
+
+def _sweep_weights(evidence: Evidence, claim: Claim) -> dict[tuple[str, Place], tuple[float, ...]]:
+    """Static weights of a sweep's points, from the parameters of their final runs; left out where they are unknown."""
+    found: dict[tuple[str, Place], tuple[float, ...]] = {}
+    wanted = set(places(evidence, claim)) if claim.baseline.sweep else set()
+    for run in evidence.phase("final"):
+        place = (run.dataset, run.architecture)
+        if run.method not in claim.baseline.best_of or place not in wanted or (run.method, place) in found:
+            continue
+        raw = json.loads(run.params or "{}")
+        given = raw.get("method.weights", raw.get("weights"))
+        tasks = len(evidence.tasks_of(run.dataset))
+        if given is None and "weights" in raw and tasks:  # None is the plain sum
+            given = [1.0] * tasks
+        if isinstance(given, list) and all(isinstance(w, int | float) for w in given) and math.fsum(given) > 0:
+            found[run.method, place] = normalised(given)
+    return found
 
 
 def _preferences(claim: Claim) -> tuple[Preference, ...]:
@@ -204,24 +224,12 @@ class _Front:
         """The sweep at one place in weight space, as mean scores under a preference; None without known weights."""
         found = []
         for member in self.members:
-            weights = self._weights(member, place)
+            weights = self.gathered.weights.get((member, place))
             scores = [p.baseline for p in self.gathered.parts[f"{j}/{member}"].pairs if p.stratum == place]
             if weights is None or not scores:
                 return None
             found.append(Point(member, weights, float(np.mean(np.sort(scores)))))
         return found
-
-    def _weights(self, member: str, place: Place) -> tuple[float, ...] | None:
-        runs = (r for r in self.gathered.evidence.phase("final") if (r.dataset, r.architecture) == place)
-        for run in islice((r for r in runs if r.method == member), 1):
-            raw = json.loads(run.params or "{}")
-            given = raw.get("weights", raw.get("method.weights"))
-            if isinstance(given, list) and given and all(isinstance(w, int | float) for w in given) and sum(given) > 0:
-                return normalised(given)
-            if "weights" in raw and given is None:  # equal weights
-                count = len(self.gathered.evidence.tasks_of(place[0]))
-                return (1 / count,) * count if count else None
-        return None
 
     def grid(self, j: int) -> float | None:
         """Mean over the places of how far the sweep bulges between its points; None where that cannot be known."""

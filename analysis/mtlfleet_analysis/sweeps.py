@@ -29,24 +29,26 @@ def normalised(weights: Sequence[float]) -> tuple[float, ...]:
 
 
 def bulge(points: Sequence[Point]) -> float | None:
-    """The largest second difference of the scores along lines of the sweep; None where it has no three in a line.
+    """How far the front sticks out between two points of the sweep; None where no three of them stand in a line.
 
-    Between two adjacent points a front may stick out beyond both. Along any three neighbouring points a, b, c in a
-    line of weight space the second difference b - (a + c) / 2, doubled, bounds that: a smooth front exceeds its best
-    sampled point by at most an eighth of it. Only the outward side counts. Noise makes it larger on average.
+    Under one preference a smooth front exceeds the better of two adjacent sampled points by at most an eighth of the
+    second difference at that spacing (a parabola's sagitta). The second difference is taken along any three neighbours
+    a, b, c in a line of weight space, scaled to the wider of the two gaps; the largest counts, and only outwards.
+    Noise makes it larger on average.
 
     >>> bulge([Point("a", (0.0, 1.0), 1.0), Point("b", (0.5, 0.5), 2.0), Point("c", (1.0, 0.0), 1.0)])
-    2.0
+    0.25
     """
     at = np.array([p.weights for p in points])
+    near = _neighbours(at)
     found = []
-    for b in range(len(points)):
-        for a, c in combinations([i for i in range(len(points)) if i != b], 2):
+    for b, own in enumerate(near):
+        for a, c in combinations(sorted(own), 2):
             share = _between(at[a], at[b], at[c])
-            if share is None or _crowded(at, a, b, c):
-                continue
-            chord = (1 - share) * points[a].score + share * points[c].score
-            found.append(2 * max(0.0, points[b].score - chord) * max(share, 1 - share) / min(share, 1 - share))
+            if share is not None:
+                chord = (1 - share) * points[a].score + share * points[c].score
+                wide, narrow = max(share, 1 - share), min(share, 1 - share)
+                found.append(max(0.0, points[b].score - chord) * wide / narrow / 4)
     return max(found) if found else None
 
 
@@ -61,9 +63,17 @@ def _between(a: Floats, b: Floats, c: Floats) -> float | None:
     return share if _STRAIGHT < share < 1 - _STRAIGHT and float(np.abs(off).max()) < _STRAIGHT else None
 
 
-def _crowded(at: Floats, a: int, b: int, c: int) -> bool:
-    """Whether another point of the sweep lies on the way from a to c."""
-    return any(i not in (a, b, c) and _between(at[a], at[i], at[c]) is not None for i in range(len(at)))
+def _neighbours(at: Floats) -> list[set[int]]:
+    """Pairs of points to which no third point is closer than they are to each other (Toussaint's graph, 1980)."""
+    apart = np.linalg.norm(at[:, None, :] - at[None, :, :], axis=2)
+    count = len(at)
+    found: list[set[int]] = [set() for _ in range(count)]
+    for i, j in combinations(range(count), 2):
+        third = np.maximum(apart[i], apart[j])
+        if not (np.delete(third, [i, j]) < apart[i, j] - _STRAIGHT).any():
+            found[i].add(j)
+            found[j].add(i)
+    return found
 
 
 def finer(points: Sequence[Point], name: str) -> list[tuple[float, ...]]:

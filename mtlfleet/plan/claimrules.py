@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 
 from mtlfleet.errors import Place, nearest
+from mtlfleet.plan.claimschema import ClaimEntry
 from mtlfleet.plan.document import Loc
 from mtlfleet.plan.draft import SECTIONS, Draft
 from mtlfleet.plan.estimandrules import check_estimand, check_families, check_splits, check_stopping
 from mtlfleet.plan.grid import included
 from mtlfleet.plan.hyperparameters import shown
 from mtlfleet.plan.metrics import known_metric
-from mtlfleet.plan.schema import ClaimEntry, SeedRange
+from mtlfleet.plan.schema import SeedRange
 from mtlfleet.plan.tasks import METRICS
 
 _OF_A_METRIC = ("metric", "delta_task")

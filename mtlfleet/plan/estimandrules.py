@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mtlfleet.plan.claimschema import ClaimEntry
 from mtlfleet.plan.document import Loc
 from mtlfleet.plan.draft import Draft
 from mtlfleet.plan.estimands import ESTIMANDS
-from mtlfleet.plan.schema import ClaimEntry, SeedRange
+from mtlfleet.plan.schema import SeedRange
 
 DESCRIPTIONS = {kind: facts.refused for kind, facts in ESTIMANDS.items() if facts.refused}
 _INSTEAD = "estimand: {kind: delta_m}, delta_p, delta_task, metric, every_task or front_pref"

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from mtlfleet.plan.claims import Baseline, Claim, Estimand, Kind, Splits, Stopping
+from mtlfleet.plan.claimschema import ClaimEntry, EstimandEntry
 from mtlfleet.plan.draft import Draft
-from mtlfleet.plan.schema import SCHEMA, ClaimEntry, Distribution, EstimandEntry, Override, SeedRange, StudyFile
+from mtlfleet.plan.schema import SCHEMA, Distribution, Override, SeedRange, StudyFile
 from mtlfleet.plan.trial import Recipe, canonical
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtlfleet_analysis.calibration import practices, rules, studies
+from mtlfleet_analysis.calibration import looking, practices, rules, studies
 from mtlfleet_analysis.calibration.findings import Experiment
 
 CELLS = tuple((d, n) for d in (1, 3, 10) for n in (3, 5, 10, 20))
@@ -11,7 +11,7 @@ CORE = ((1, 10), (3, 5))
 
 def experiments() -> tuple[Experiment, ...]:
     """Every experiment of the goals G1 to G14; G11 is in the tests against published values."""
-    return (*_levels(), *_intervals(), *_answers(), *_controls())
+    return (*_levels(), *_intervals(), *_answers(), *_looks(), *_fronts(), *_controls())
 
 
 def _levels() -> list[Experiment]:
@@ -20,6 +20,8 @@ def _levels() -> list[Experiment]:
         core = (d, n) in CORE
         found.append(Experiment(goal="G1", cell=f"{d},{n}", run=rules.false_positives(d, n), core=core))
         found.append(Experiment(goal="G3", cell=f"{d},{n}", run=rules.family(d, n), most=2000, core=(d, n) == (1, 10)))
+        joint = looking.together(d, n)
+        found.append(Experiment(goal="G3", cell=f"{d},{n},max-T", run=joint, most=2000, core=(d, n) == (3, 5)))
         if d > 1:
             found.append(Experiment(goal="G2", cell=f"{d},{n}", run=rules.population(d, n), core=core))
     return found
@@ -55,6 +57,26 @@ def _answers() -> list[Experiment]:
     found.append(Experiment(goal="G12", cell="whole", run=studies.metamorphic, most=200, core=True))
     found.append(Experiment(goal="G13", cell="", run=studies.speed, core=True))
     return found
+
+
+def _looks() -> list[Experiment]:
+    found = [
+        Experiment(goal="G6", cell=f"{d},scheduled", run=looking.scheduled(d), most=2000, core=d == 1)
+        for d in (1, 3, 10)
+    ]
+    return found + [Experiment(goal="G6", cell=f"{d},anytime", run=looking.anytime(d), core=d == 3) for d in (1, 3, 10)]
+
+
+def _fronts() -> list[Experiment]:
+    found = []
+    for k in (5, 9, 17):
+        for n in (3, 5, 10, 20):
+            for place in ("point", "between", "inside"):
+                core = (k, n, place) == (5, 10, "between")
+                run = looking.front(k, n, place)
+                found.append(Experiment(goal="G7", cell=f"{k},{n},{place}", run=run, most=2000, core=core))
+    run = looking.front(9, 10, "beyond")
+    return [*found, Experiment(goal="G7", cell="9,10,beyond", run=run, most=2000, core=True)]
 
 
 def _controls() -> list[Experiment]:

@@ -17,7 +17,7 @@ from mtlfleet_analysis.calibration.findings import Finding, Measure, widened
 from mtlfleet_analysis.calibration.studies import worst_diverge
 from mtlfleet_analysis.simulation import Design, simulate
 
-STUDIES, WHOLE, CHANGED = 800, 150, 15
+STUDIES, WHOLE, CHANGED = 600, 120, 10
 CORE = [e for e in experiments() if e.core]
 
 
@@ -36,7 +36,7 @@ def test_rules_keep_their_limits_and_common_practices_do_not(index: int) -> None
 
 
 def test_every_goal_has_an_experiment_and_a_short_one() -> None:
-    goals = {f"G{i}" for i in range(1, 15)} - {"G6", "G7", "G11"}  # G11: published values, in tests/golden
+    goals = {f"G{i}" for i in range(1, 15)} - {"G11"}  # G11: published values, in tests/golden
     assert {e.goal for e in experiments()} == goals
     assert {e.goal for e in CORE} == goals
 
