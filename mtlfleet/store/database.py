@@ -46,8 +46,11 @@ def create_views(con: duckdb.DuckDBPyConnection) -> None:
 def comment(con: duckdb.DuckDBPyConnection) -> None:
     """Say in the file what each table, view and column means, with units."""
     con.execute(files("mtlfleet.store").joinpath("comments.sql").read_text())
+    listed = "SELECT view_name FROM duckdb_views() WHERE NOT internal AND database_name = current_database()"
+    views = {name for (name,) in con.execute(listed).fetchall()}
     for table in ALL_TABLES:
-        for kind, name in {("TABLE", table.base), ("TABLE" if table.base == table.name else "VIEW", table.name)}:
+        for name in {table.base, table.name}:
+            kind = "VIEW" if name in views else "TABLE"
             con.execute(f'COMMENT ON {kind} "{name}" IS {quoted(table.comment)}')
             for column in table.columns:
                 con.execute(f'COMMENT ON COLUMN "{name}"."{column.name}" IS {quoted(column.note)}')
