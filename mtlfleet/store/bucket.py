@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 
 from mtlfleet.errors import EnvironmentProblem, UsageError
 from mtlfleet.plan.place import Root, bucket_and_prefix
-from mtlfleet.store import connection, durable
+from mtlfleet.store import connection
+from mtlfleet.store.failpoints import failpoint
 from mtlfleet.store.place import Leftover
 
 T = TypeVar("T")
@@ -70,9 +71,9 @@ class Bucket:
 
     def put_new(self, key: str, content: bytes) -> bool:
         mark = uuid.uuid4().hex
-        durable.failpoint("before-link")
+        failpoint("before-link")
         made = self._put_marked(key, content, mark)
-        durable.failpoint("after-link")
+        failpoint("after-link")
         return made
 
     def _put_marked(self, key: str, content: bytes, mark: str) -> bool:
@@ -107,14 +108,14 @@ class Bucket:
         return str(found.attributes.get(_MARK, ""))
 
     def put(self, key: str, content: bytes) -> None:
-        durable.failpoint("before-rename")
+        failpoint("before-rename")
         self._asked("write", key, lambda: self._obs.put(self._store, key, content))
-        durable.failpoint("after-rename")
+        failpoint("after-rename")
 
     def put_file(self, key: str, source: Path) -> None:
-        durable.failpoint("before-rename")
+        failpoint("before-rename")
         self._asked("write", key, lambda: self._obs.put(self._store, key, source))
-        durable.failpoint("after-rename")
+        failpoint("after-rename")
 
     def read(self, key: str) -> bytes:
         return self._asked("read", key, lambda: bytes(self._obs.get(self._store, key).bytes()))
@@ -193,9 +194,9 @@ class Bucket:
         self.delete([f"{key}/{SEAL}"])  # the same attempt at the same step: an earlier call got this far
         files = sorted(p for p in staged.iterdir() if p.is_file())
         list(self._hands.map(lambda file: self.put_file(f"{key}/{file.name}", file), files))
-        durable.failpoint("half-checkpoint")
+        failpoint("half-checkpoint")
         self.put(f"{key}/{SEAL}", json.dumps({file.name: file.stat().st_size for file in files}).encode())
-        durable.failpoint("after-checkpoint-rename")
+        failpoint("after-checkpoint-rename")
 
     def folders(self, key: str) -> list[str]:
         paths = [o["path"].split("/") for o in self._listed(key)]

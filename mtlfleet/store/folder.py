@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtlfleet.store import durable
+from mtlfleet.store.failpoints import failpoint
 from mtlfleet.store.place import Leftover
 
 KINDS = ("segments", "documents", "claims", "checkpoints")
@@ -90,12 +91,12 @@ class Folder:
         for file in staged.iterdir():
             _sync(file)
         _sync(staged)
-        durable.failpoint("half-checkpoint")
+        failpoint("half-checkpoint")
         if target.exists():  # the same attempt at the same step: an earlier call got this far
             shutil.rmtree(target)
         staged.rename(target)
         _sync(target.parent)
-        durable.failpoint("after-checkpoint-rename")
+        failpoint("after-checkpoint-rename")
 
     def folders(self, key: str) -> list[str]:
         found = entries(self.root / key)

@@ -14,7 +14,6 @@ from mtlfleet.store.folder import entries
 from mtlfleet.store.place import Place
 
 SNAPSHOT = "results.duckdb"
-WORK = ".work.duckdb"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _CLAIM = re.compile(r"attempt=(\d+)\.json")

@@ -45,6 +45,9 @@ class Mirror(Protocol):
         """Bring it up to date; segments among ``known`` need not be there. ``known`` is called after segments were
         listed."""
 
+    def pull_snapshot(self) -> None:
+        """Bring the published file."""
+
     def push(self) -> None:
         """Make the folder's snapshot the published one."""
 
@@ -60,6 +63,9 @@ class Itself:
 
     def pull(self, known: Callable[[], Collection[str]]) -> None:
         """Nothing: the files are here."""
+
+    def pull_snapshot(self) -> None:
+        """Nothing: it is here."""
 
     def push(self) -> None:
         """Nothing: the snapshot was renamed into place."""
@@ -124,6 +130,10 @@ class Copy:
                 path.unlink(missing_ok=True)
 
     def pull_snapshot(self) -> None:
+        with self.locked():
+            self._pull_snapshot()
+
+    def _pull_snapshot(self) -> None:
         """Fetch the published file if it is another than the one here."""
         target, note = self.folder / layout.SNAPSHOT, self.folder / _ETAG
         etag = self.bucket.version(layout.SNAPSHOT)
@@ -159,6 +169,14 @@ def mirror(root: Root) -> Mirror:
     return Itself(Path(root))
 
 
+def published(root: Root) -> Path:
+    """The published file on this machine, as of now. For a bucket a copy, replaced by later questions: an open reader
+    keeps the one it opened."""
+    found = mirror(root)
+    found.pull_snapshot()
+    return found.folder / layout.SNAPSHOT
+
+
 @contextmanager
 def files(root: Root, *, use_snapshot: bool = True) -> Iterator[Path]:
     """A folder with the state of the store as of now, to be read while the context is open. It may be the store."""
@@ -177,7 +195,7 @@ def files(root: Root, *, use_snapshot: bool = True) -> Iterator[Path]:
 
 def _held(copy: Copy, view: Path) -> set[str]:
     """The segments that the snapshot holds; it is pinned in ``view``, so that no later one takes its place."""
-    copy.pull_snapshot()
+    copy._pull_snapshot()
     snapshot = copy.folder / layout.SNAPSHOT
     if not snapshot.exists():
         return set()

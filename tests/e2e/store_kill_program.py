@@ -17,7 +17,7 @@ def value(trial: str, step: int) -> float:
 
 def work(root: Path | str, trial: str, mutant: str) -> None:
     from mtlfleet.store import AttemptWriter, new_checkpoint, restorable
-    from mtlfleet.store.durable import failpoint
+    from mtlfleet.store.failpoints import failpoint
 
     found = restorable(root, "kills", trial)
     start = found.step if found else 0
@@ -53,7 +53,7 @@ def ingest(root: Path | str, mutant: str) -> None:
 def spoil(mutant: str) -> None:
     """Break the store in this process, in one of the ways that the tests must notice."""
     from mtlfleet.store import ingest as module
-    from mtlfleet.store import session
+    from mtlfleet.store import session, workfile
 
     if mutant == "ledger-in-its-own-transaction":
         load = module.load_segments
@@ -65,13 +65,13 @@ def spoil(mutant: str) -> None:
 
         module.load_segments = load_and_commit  # type: ignore[assignment]
     if mutant == "no-attempt-window":
-        create = module.create_views
+        create = session.create_views
 
         def create_without_window(con: Any) -> None:
             create(con)
             con.execute("CREATE OR REPLACE VIEW metrics AS SELECT * FROM metrics_all")
 
-        module.create_views = create_without_window
+        workfile.create_views = create_without_window
         session.create_views = create_without_window
 
 

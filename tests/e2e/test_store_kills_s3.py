@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from mtlfleet.store import Store, ingest, restorables, session
+from mtlfleet.store import Store, ingest, restorables, session, workfile
 from mtlfleet.store.attempts import read_claims
 from mtlfleet.store.layout import attempts_in
 from mtlfleet.store.place import at
@@ -142,7 +142,7 @@ def test_the_same_loop_catches_a_broken_store(
     worker: tuple[Point, ...],
     ingester: tuple[Point, ...],
 ) -> None:
-    for module, name in ((ingest, "load_segments"), (ingest, "create_views"), (session, "create_views")):
+    for module, name in ((ingest, "load_segments"), (workfile, "create_views"), (session, "create_views")):
         monkeypatch.setattr(module, name, getattr(module, name))
     program().spoil(mutant)
     kills, seen = loop(s3_root, mutant, worker, ingester)
