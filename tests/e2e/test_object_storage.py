@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+import duckdb
 import pytest
 from click.testing import CliRunner
 
@@ -81,6 +82,28 @@ def test_what_no_attempt_can_use_goes_from_a_bucket_too(s3_root: str) -> None:
     ]
     assert deleted[0]["size_bytes"] >= 100
     assert [c.step for c in restorables(s3_root, "s", "t")] == [15, 10]
+
+
+def test_every_way_of_asking_reads_a_bucket(s3_root: str, tmp_path: Path) -> None:
+    query, found = "SELECT count(*) AS n FROM step_metrics", [{"n": 2}]
+    writer = AttemptWriter.claim(s3_root, "s", "t", restored_step=0, restored_checkpoint=None, world_size=1)
+    writer.step_metric(1, "a", "loss", 1.0)
+    writer.flush()
+    write_document(s3_root, "s", "studies", [{"title": "t", "spec": {}, "spec_sha256": "1"}])
+    with Ingester(s3_root) as ingester:
+        ingester.run_once()
+        ingester.publish()
+    writer.step_metric(2, "a", "loss", 2.0)
+    writer.close("done")
+    for source, answer in (("--live", found), ("--segments", found), ("--snapshot", [{"n": 1}])):
+        assert json.loads(ask("sql", s3_root, query, "--format", "json", source)) == answer
+    typed = CliRunner().invoke(main, ["shell", s3_root, "--format", "json"], input=f"{query};")
+    assert typed.exit_code == 0 and json.loads(typed.stdout) == found
+    assert "no problem found" in ask("doctor", s3_root)
+    assert CliRunner().invoke(main, ["doctor", s3_root, "--repair"]).exit_code == 2
+    ask("export", s3_root, "--to", "duckdb", "-o", tmp_path / "all.duckdb")
+    with duckdb.connect(str(tmp_path / "all.duckdb"), read_only=True) as con:
+        assert con.sql(query).fetchall() == [(2,)]
 
 
 def test_credentials_reach_neither_the_store_nor_this_machine(s3_root: str, tmp_path: Path) -> None:
