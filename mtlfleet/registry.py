@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mtlfleet.errors import PluginError, UnknownName, nearest
+from mtlfleet.errors import PluginError, UnknownName, among, nearest
 
 T = TypeVar("T")
 
@@ -270,7 +270,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
     names = sorted(known)
     close = nearest(name, names)
     hint = f"did you mean `{close}`?" if close else None
-    return UnknownName(f"no {kind} is called `{name}`", notes=[f"known: {', '.join(names) or 'none'}"], help=hint)
+    return UnknownName(f"no {kind} is called `{name}`", notes=[among(names, name)], help=hint)
 
 
 def _import(entry: Entry) -> type[Any]:

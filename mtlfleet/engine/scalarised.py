@@ -42,6 +42,8 @@ class Scalarised:
 class LocalPass(StepGradients):
     """A view that can take one weighted pass without a word to other ranks."""
 
+    _joins = False
+
     def sum_up(self, weights: Tensor, kept: Scalarised) -> None:
         """Add the gradient of sum_k weights[k] * loss_k, and the task parameters', to what is kept."""
         graph, plan = self._graph, self._plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from mtlfleet.errors import nearest
+from mtlfleet.errors import among, nearest
 from mtlfleet.plan.claimrules import check_claims
 from mtlfleet.plan.document import Loc
 from mtlfleet.plan.draft import RECIPE_TYPES, SECTIONS, Draft, escapes
@@ -189,7 +189,7 @@ def _rule(draft: Draft, rule: CellRule, loc: Loc) -> None:
                 f"the study has no {kind} `{shown(name)}`",
                 draft.document.value((*loc, kind)),
                 caret=f"did you mean `{close}`?" if close else "",
-                notes=[f"known: {', '.join(known)}"],
+                notes=[among(known, name)],
             )
 
 

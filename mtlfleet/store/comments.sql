@@ -22,6 +22,7 @@ COMMENT ON COLUMN delta_m.delta_p_pct IS 'percent improvement over in-study STL,
 COMMENT ON COLUMN delta_m.complete IS 'the run is done and every expected term is finite';
 COMMENT ON COLUMN delta_m.trial_id IS 'NULL for single-task runs, which are several trials per seed';
 COMMENT ON COLUMN delta_terms.improvement_pct IS 'percent of the reference; positive is better';
+COMMENT ON COLUMN leaderboard.external IS 'published elsewhere: imported, not measured here; never ranked or complete, in no test';
 COMMENT ON COLUMN leaderboard.ci95 IS 'half-width of the 95% interval of the mean, Student t';
 COMMENT ON COLUMN leaderboard.sd IS 'standard deviation over seeds';
 COMMENT ON COLUMN leaderboard.n_seeds IS 'done runs with a finite value';

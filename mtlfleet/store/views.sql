@@ -171,8 +171,13 @@ SELECT study_id, dataset, architecture, method, task, metric, unit, direction,
          ORDER BY CASE direction WHEN 'max' THEN -mean ELSE mean END) END AS rank,
        n_seeds, n_trials, mean, sd,
        CASE WHEN n_seeds > 1 THEN sd / sqrt(n_seeds) * t975(n_seeds - 1) END AS ci95,
-       n_failed, n_diverged, n_seeds = n_trials AND n_seeds > 0 AS complete
-FROM rows;
+       n_failed, n_diverged, n_seeds = n_trials AND n_seeds > 0 AS complete, false AS external
+FROM rows
+UNION ALL BY NAME
+SELECT study_id, dataset, NULL AS architecture, method, task, metric,
+       CASE metric WHEN 'delta_m_pct' THEN 'percent' END AS unit, direction, value AS mean, false AS complete,
+       true AS external
+FROM external_metrics;
 
 CREATE OR REPLACE VIEW validation_skill AS
 SELECT t.study_id, t.trial_id, t.phase, t.method, t.dataset, t.architecture, t.task, t.seed, t.config_index,
