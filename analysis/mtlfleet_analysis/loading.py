@@ -43,8 +43,9 @@ RUNS = """
 SELECT s.trial_id, s.phase, s.method, s.method_use, s.dataset, s.architecture, s.seed, s.task, s.config_index, s.state,
        s.exit_reason, s.label, CAST(s.params AS VARCHAR) AS params, s.n_attempts, s.device_s,
        CAST(s.started_at AS VARCHAR) AS started_at,
-       coalesce(r.reads, 0) AS test_reads
-FROM trial_summary s
+       coalesce(r.reads, 0) AS test_reads, coalesce(c.batches_per_step, 1) AS batches,
+       coalesce(c.budget, 'samples') AS budget
+FROM trial_summary s LEFT JOIN run_cards c USING (study_id, trial_id)
 LEFT JOIN (SELECT study_id, trial_id, count(DISTINCT (attempt, step)) AS reads FROM metrics
            WHERE split = 'test' GROUP BY ALL) r USING (study_id, trial_id)
 WHERE s.study_id = ? ORDER BY s.trial_id"""
@@ -189,6 +190,8 @@ def _runs(answers: _Answers, study: str) -> tuple[Run, ...]:
             attempts=row["n_attempts"],
             device_s=row["device_s"] or 0.0,
             test_reads=row["test_reads"],
+            batches=row["batches"],
+            budget=row["budget"],
             started_at=row["started_at"] or "",
             values=values.get(row["trial_id"], {}),
         )
