@@ -91,9 +91,7 @@ def main() -> None:
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
         rate, bare = len(samples) / min(ours), len(samples) / min(theirs)
-        print(
-            f"samples per CPU second: {rate:.1f} as batches of tensors, {bare:.1f} by numpy alone: ratio {rate / bare:.2f}"
-        )
+        print(f"samples per CPU second: {rate:.1f} in batches, {bare:.1f} by numpy alone: {rate / bare:.2f} of it")
         sample = sum(max(1, c) for c in KINDS.values()) * given.height * given.width * 4 / 2**20
         print(f"peak MiB by epoch: {', '.join(f'{p / 2**20:.1f}' for p in peaks)} (a sample on disk is {sample:.1f})")
     finally:

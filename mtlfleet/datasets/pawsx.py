@@ -55,8 +55,7 @@ def tokenizer(path: str | None) -> Tokens:
 @dataset("pawsx")
 @dataclass(frozen=True, kw_only=True)
 class PawsX(Prepared):
-    """Tell paraphrases from look-alikes in English, Chinese, German and Spanish; a language is a task with texts of
-    its own.
+    """Tell paraphrases from look-alikes in four languages or more: a language is a task with texts of its own.
 
     The folder holds XTREME's ``{train,dev,test}-<language>.tsv`` with a header and the columns sentence1, sentence2 and
     label, or ``.parquet`` files of the same names with columns of these names.
