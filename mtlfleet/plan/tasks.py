@@ -71,6 +71,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("within_22_5", "max", "fraction", best=1.0, description="share of normals less than 22.5 degrees off"),
         Metric("within_30", "max", "fraction", best=1.0, description="share of normals less than 30 degrees off"),
         Metric("loss", "none", "", description="mean training loss of the task, unweighted"),
+        Metric("samples", "none", "sample", description="training samples drawn, again and again, since the start"),
         Metric("selected_step", "none", "step", description="step of the checkpoint that validation chose"),
     )
 }

@@ -37,7 +37,7 @@ parting = st.tuples(st.integers(1, 60), st.integers(0, 2**31), st.integers(1, 4)
 
 
 def test_every_metric_a_task_may_name_has_an_accumulator() -> None:
-    bookkeeping = {"loss", "selected_step"}
+    bookkeeping = {"loss", "samples", "selected_step"}
     assert set(NAMES) == set(METRICS) - bookkeeping
     task = Task("t", 1, "regression", ("rmse", "mae"), 1.0)
     assert list(accumulators(task)) == ["rmse", "mae"]
