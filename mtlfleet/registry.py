@@ -19,12 +19,14 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mtlfleet.errors import PluginError, UnknownName, nearest
+from mtlfleet.errors import PluginError, UnknownName, among, nearest
 
 T = TypeVar("T")
 
@@ -35,6 +37,9 @@ KINDS: Mapping[str, str] = {
     "dataset": "mtlfleet.datasets",
     "strategy": "mtlfleet.strategies",
 }
+
+
+GROUP = "mtlfleet.plugins"  # of entry points: a package's modules that declare citizens
 
 
 class _Required:
@@ -76,6 +81,11 @@ class Entry:
     @property
     def defaults(self) -> dict[str, Any]:
         return {p.name: p.default for p in self.parameters if p.default is not REQUIRED}
+
+    def batches(self, params: Mapping[str, Any]) -> int:
+        """Batches that a step of this method draws in all, with these parameters; as far as its own source says."""
+        looked_at = params.get("batches", self.traits.get("batches", 1))
+        return int(looked_at) + int(self.traits.get("outer_batches", 0))
 
     @property
     def presets(self) -> Mapping[str, Mapping[str, Any]]:
@@ -212,15 +222,27 @@ def plugin_path(plugin: str, base: Path) -> Path:
     raise PluginError(f"plug-in module not found: {plugin}", notes=[f"searched {len(sys.path)} entries of sys.path"])
 
 
+@cache
+def installed() -> Mapping[str, tuple[Entry, ...]]:
+    """Citizens of installed packages, by module: what an entry point of the group ``mtlfleet.plugins`` names. Located
+    and read, not imported. One that cannot be read is passed over here; naming its module in a study says why."""
+    found: dict[str, tuple[Entry, ...]] = {}
+    for module in sorted({point.value for point in metadata.entry_points(group=GROUP)}):
+        with suppress(PluginError, OSError, ValueError):
+            found[module] = read_file(plugin_path(module, Path()), module)
+    return found
+
+
 @dataclass(frozen=True)
 class Catalogue:
-    """What a study may name: the built-in citizens and those of its plug-ins."""
+    """What a study may name: built-in citizens, those of installed packages, and those of its plug-ins."""
 
     plugins: tuple[str, ...] = ()
     base: Path = Path()
 
     def entries(self, kind: str) -> Mapping[str, Entry]:
-        found = dict(builtin(kind))
+        outside = {e.name: e for entries in installed().values() for e in entries if e.kind == kind}
+        found = {**outside, **builtin(kind)}
         for plugin in self.plugins:
             module = None if plugin.endswith(".py") else plugin
             for entry in read_file(plugin_path(plugin, self.base), module):
@@ -265,7 +287,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
     names = sorted(known)
     close = nearest(name, names)
     hint = f"did you mean `{close}`?" if close else None
-    return UnknownName(f"no {kind} is called `{name}`", notes=[f"known: {', '.join(names) or 'none'}"], help=hint)
+    return UnknownName(f"no {kind} is called `{name}`", notes=[among(names, name)], help=hint)
 
 
 def _import(entry: Entry) -> type[Any]:

@@ -241,6 +241,10 @@ class FactoredGradients:
             self._out.scale_own(self.weights)
         self._out.norm = float((self.weights @ self.seen_gram @ self.weights).clamp_min(0).sqrt())
 
+    def scale_own(self, factors: Weights) -> None:
+        """As elsewhere."""
+        self._out.scale_own(factors)
+
     def _combined(self, weights: Tensor) -> Iterator[Tensor]:
         """The weighted gradient of each shared parameter in the layout's order, made when it is asked for."""
         whose = {id(parameter): layer for layer in self._factors.layers for parameter in layer.parameters}

@@ -15,6 +15,7 @@ from mtlfleet.engine.collect import Plan
 from mtlfleet.engine.direction import Direction
 from mtlfleet.engine.discovery import Reach
 from mtlfleet.engine.exchange import Exchange
+from mtlfleet.errors import EngineRefused
 
 SURE = 1e37  # a norm below this has no number in it that float32 cannot hold
 
@@ -82,8 +83,13 @@ class Outcome:
         self._flat = flat
 
     def scale_own(self, weights: Tensor) -> None:
-        """Task parameters' gradients times their task's weight."""
+        """Task parameters' gradients times their task's weight. Raises EngineRefused where they came in one pass."""
         self._average_own()
+        if self.own is None and self._plan.own is not None:
+            raise EngineRefused(
+                "the method scales task parameters' gradients, which were computed in one pass for all tasks",
+                help="leave `approximate` out",
+            )
         if self.own is not None:
             scale_by_task(self.own, weights, self._graph.reach)
 

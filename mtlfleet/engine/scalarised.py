@@ -96,6 +96,10 @@ class FirstGradients(LocalPass):
         if self.kept.own is not None and self._heads == "weighted":
             scale_by_task(self.kept.own, self.weights, self._graph.reach)
 
+    def scale_own(self, factors: Weights) -> NoReturn:  # noqa: ARG002
+        """Refused: later micro-batches would not be scaled."""
+        refuse_without_weights("a factor of its own for each task's own parameters")
+
     def apply_grouped(self, weights: Tensor, by: str = "tensor") -> NoReturn:  # noqa: ARG002
         """Refused: a weight for each group of parameters is none for the task."""
         refuse_without_weights("a combination by groups of parameters")

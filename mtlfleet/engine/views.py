@@ -210,6 +210,18 @@ class StepGradients:
         if self.seen_gram is not None:
             self._out.norm = float((self.weights @ self.seen_gram @ self.weights).clamp_min(0).sqrt())
 
+    def apply_mean(self, weights: Weights) -> None:
+        """The mean over the step's batches; task parameters see the last one."""
+        self.weights = weights.detach().to(torch.float64)
+        told = self.weights / len(self.batches)
+        self._out.gather(torch.stack([combine(b.rows(), told, in_place=False) for b in self.batches]).sum(0))
+        if self._heads == "weighted":
+            self._out.scale_own(self.weights)
+
+    def scale_own(self, factors: Weights) -> None:
+        """Task parameters' gradients, task by task. Raises EngineRefused after a single pass for all tasks."""
+        self._out.scale_own(factors)
+
     def apply_grouped(self, weights: Tensor, by: str = "tensor") -> None:
         """weights [L, K], in the order of ``grams(by)``: each group of parameters gets its own combination."""
         _, stretches = self._groups(by)

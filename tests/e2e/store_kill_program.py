@@ -15,14 +15,14 @@ def value(trial: str, step: int) -> float:
     return float(sum(map(ord, trial)) * 1000 + step)
 
 
-def work(root: Path, trial: str, mutant: str) -> None:
-    from mtlfleet.store import AttemptWriter, checkpoint_path, restorable
-    from mtlfleet.store.durable import failpoint
+def work(root: Path | str, trial: str, mutant: str) -> None:
+    from mtlfleet.store import AttemptWriter, new_checkpoint, restorable
+    from mtlfleet.store.failpoints import failpoint
 
     found = restorable(root, "kills", trial)
     start = found.step if found else 0
     writer = AttemptWriter.claim(
-        root, "kills", trial, restored_step=start, restored_checkpoint=str(found.path) if found else None, world_size=1
+        root, "kills", trial, restored_step=start, restored_checkpoint=found.key if found else None, world_size=1
     )
     for step in range(start + 1, STEPS + 1):
         writer.metric(step, step / STEPS, "train", "a", "loss", value(trial, step))
@@ -34,18 +34,13 @@ def work(root: Path, trial: str, mutant: str) -> None:
             if mutant != "checkpoint-before-flush":
                 writer.flush()
                 failpoint("flushed-before-checkpoint")
-            target = checkpoint_path(root, "kills", trial, step, writer.attempt)
-            half = target.with_name(f".{target.name}.tmp-x")
-            half.mkdir(parents=True, exist_ok=True)
-            (half / "state").write_text(str(step))
-            failpoint("half-checkpoint")
-            half.rename(target)
-            failpoint("after-checkpoint-rename")
+            with new_checkpoint(root, "kills", trial, step, writer.attempt) as folder:
+                (folder / "state").write_text(str(step))
             writer.flush()
     writer.close("done", last_step=STEPS)
 
 
-def ingest(root: Path, mutant: str) -> None:
+def ingest(root: Path | str, mutant: str) -> None:
     from mtlfleet.store import Ingester
 
     spoil(mutant)
@@ -58,7 +53,7 @@ def ingest(root: Path, mutant: str) -> None:
 def spoil(mutant: str) -> None:
     """Break the store in this process, in one of the ways that the tests must notice."""
     from mtlfleet.store import ingest as module
-    from mtlfleet.store import session
+    from mtlfleet.store import session, workfile
 
     if mutant == "ledger-in-its-own-transaction":
         load = module.load_segments
@@ -70,13 +65,13 @@ def spoil(mutant: str) -> None:
 
         module.load_segments = load_and_commit  # type: ignore[assignment]
     if mutant == "no-attempt-window":
-        create = module.create_views
+        create = session.create_views
 
         def create_without_window(con: Any) -> None:
             create(con)
             con.execute("CREATE OR REPLACE VIEW metrics AS SELECT * FROM metrics_all")
 
-        module.create_views = create_without_window
+        workfile.create_views = create_without_window
         session.create_views = create_without_window
 
 
@@ -92,6 +87,6 @@ if __name__ == "__main__":
     sys.meta_path.insert(0, NoPandas())  # type: ignore[arg-type]
     role, folder, name, broken = sys.argv[1:]
     if role == "work":
-        work(Path(folder), name, broken)
+        work(folder, name, broken)
     else:
-        ingest(Path(folder), broken)
+        ingest(folder, broken)

@@ -10,7 +10,7 @@ import pytest
 from mtlfleet.errors import EnvironmentProblem, UsageError
 from mtlfleet.store import (
     AttemptWriter,
-    checkpoint_path,
+    checkpoint_key,
     end_attempt,
     restorable,
     restorables,
@@ -26,7 +26,7 @@ def claim(root: Path, step: int = 0, checkpoint: str | None = None) -> AttemptWr
 
 
 def checkpoint(root: Path, step: int, attempt: int) -> Path:
-    path = checkpoint_path(root, STUDY, TRIAL, step, attempt)
+    path = root / checkpoint_key(STUDY, TRIAL, step, attempt)
     path.mkdir(parents=True)
     (path / "state").write_text("x")
     return path
@@ -100,24 +100,27 @@ def test_states_follow_the_highest_attempt_and_the_first_word(tmp_path: Path) ->
 
 
 def test_a_failed_write_keeps_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mtlfleet.store import writer as module
+    from mtlfleet.store import durable
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     writer = claim(tmp_path)
     writer.step_metric(1, "a", "loss", 1.0)
+    writer.flush()
+    writer.step_metric(2, "a", "loss", 2.0)
     with monkeypatch.context() as patch:
-        patch.setattr(module.pq, "write_table", full)
+        patch.setattr(durable.os, "fsync", full)
         with pytest.raises(EnvironmentProblem, match="No space left"):
             writer.flush()
-    writer.step_metric(2, "a", "loss", 2.0)
+    writer.step_metric(3, "a", "loss", 3.0)
     writer.close("done")
     from mtlfleet.store import Store
 
     assert Store(tmp_path).sql("SELECT step, value FROM step_metrics ORDER BY step").to_pylist() == [
         {"step": 1, "value": 1.0},
         {"step": 2, "value": 2.0},
+        {"step": 3, "value": 3.0},
     ]
     assert not list(tmp_path.rglob("*.tmp-*"))
 
