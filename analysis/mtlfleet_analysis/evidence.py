@@ -85,6 +85,18 @@ class Twins:
 
 
 @dataclass(frozen=True, kw_only=True)
+class External:
+    """A method's improvement over single-task learning as others published it. Shown beside the study's own methods;
+    nothing that judges, ranks or tests reads it."""
+
+    source: str
+    dataset: str
+    method: str
+    improvement: float  # percent, positive is better, against the publication's own single-task row
+    recomputed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """A study's runs and everything needed to read them.
 
@@ -106,6 +118,7 @@ class Evidence:
     title: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     twins: tuple[Twins, ...] = ()
+    external: tuple[External, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)  # of methods, datasets, architectures, for people
 
     def __post_init__(self) -> None:

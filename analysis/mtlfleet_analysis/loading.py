@@ -10,7 +10,7 @@ from mtlfleet.errors import StoreDamaged
 from mtlfleet.plan.claims import Baseline, Claim, Estimand
 from mtlfleet.plan.tasks import Metric
 from mtlfleet.store import claim_locks, write_document
-from mtlfleet_analysis.evidence import Evidence, Registration, Run, TaskFact, Twins
+from mtlfleet_analysis.evidence import Evidence, External, Registration, Run, TaskFact, Twins
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,6 +56,9 @@ WHERE study_id = ? AND final AND split IN ('val', 'test') AND task <> '*' GROUP 
 TWINS = """
 SELECT method, twin, phase, dataset, architecture, identical AS runs FROM twins
 WHERE study_id = ? AND identical = compared ORDER BY ALL"""
+EXTERNAL = """
+SELECT source, dataset, method, -value AS improvement, recomputed FROM external_metrics
+WHERE study_id = ? AND metric = 'delta_m_pct' AND NOT reference ORDER BY dataset, source, improvement DESC, method"""
 
 
 def asked_by(study: Study) -> Asked:
@@ -116,6 +119,7 @@ def from_store(study: Study | Asked, store: Store) -> Evidence:
         metrics = _rows(session, "SELECT * FROM metric_defs WHERE study_id = ? ORDER BY metric", asked.name)
         tasks = _rows(session, "SELECT * FROM task_defs WHERE study_id = ? ORDER BY dataset, task", asked.name)
         twins = _rows(session, TWINS, asked.name)
+        external = _rows(session, EXTERNAL, asked.name)
         versions = _rows(session, "SELECT mtlfleet_version FROM studies WHERE study_id = ?", asked.name)
     single = {run.method for run in runs if run.task != "*"}
     return Evidence(
@@ -136,6 +140,7 @@ def from_store(study: Study | Asked, store: Store) -> Evidence:
         registrations=tuple(_registrations(claim_locks(store.root, asked.name))),
         labels=asked.labels,
         twins=tuple(Twins(**row) for row in twins),
+        external=tuple(External(**row) for row in external),
         versions={"mtlfleet": versions[0]["mtlfleet_version"]} if versions else {},
     )
 

@@ -108,6 +108,16 @@ def _board(evidence: Evidence) -> dict[str, Any]:
         "rows": [row(e) for e in board.entries],
         "zero": at(0.0),
         "any": bool(shown),
+        "external": [
+            {
+                "method": e.method,
+                "dataset": evidence.label(e.dataset),
+                "mean": signed(e.improvement),
+                "source": clean(e.source, 200),
+                "recomputed": e.recomputed,
+            }
+            for e in evidence.external
+        ],
         "sql": queries.leaderboard(evidence.study),
     }
 
