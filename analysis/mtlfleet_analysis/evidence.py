@@ -85,15 +85,33 @@ class Twins:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trace:
+    """What the final runs of one place logged about gradients at one step: a median, 10th and 90th percentile.
+
+    ``quantity``: ``cosine`` over pairs of tasks, or ``weight``; ``what``: the pair, or the task.
+    """
+
+    quantity: str
+    method: str
+    dataset: str
+    architecture: str
+    step: int
+    what: str
+    low: float
+    middle: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class External:
-    """A method's improvement over single-task learning as others published it. Shown beside the study's own methods;
-    nothing that judges, ranks or tests reads it."""
+    """A number that others published: shown beside our own, and part of no test."""
 
     source: str
     dataset: str
     method: str
-    improvement: float  # percent, positive is better, against the publication's own single-task row
-    recomputed: bool = False
+    task: str
+    metric: str
+    value: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +136,9 @@ class Evidence:
     title: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     twins: tuple[Twins, ...] = ()
-    external: tuple[External, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)  # of methods, datasets, architectures, for people
+    traces: tuple[Trace, ...] = ()
+    external: tuple[External, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "runs", tuple(sorted(self.runs, key=lambda run: tuple(map(repr, run.order)))))

@@ -33,3 +33,8 @@ COMMENT ON COLUMN validation_skill.skill IS '1 perfect, 0 chance; unit-free';
 COMMENT ON COLUMN health.lag_s IS 'age of the published file [s]';
 COMMENT ON COLUMN health.pending_segments IS 'segments not yet in the published file';
 COMMENT ON COLUMN budget.device_s IS 'seconds of training times devices [s]';
+COMMENT ON VIEW run_cards IS 'the conventions each trial ran under, as they were at its first step';
+COMMENT ON COLUMN run_cards.weight_sum IS 'what the weights add up to: tasks, one, free; none where there are no weights';
+COMMENT ON COLUMN run_cards.samples_per_step IS 'samples that a step draws, over all ranks';
+COMMENT ON COLUMN trial_summary.samples IS 'training samples drawn, again and again, until the last evaluation';
+COMMENT ON COLUMN budget.samples IS 'training samples drawn by all trials';

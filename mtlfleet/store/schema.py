@@ -297,6 +297,10 @@ LEDGER = _table(
     ("part", "int", "number within the attempt and table"),
     ("rows", "int", "rows"),
     ("bytes", "int", "size", "byte"),
+    ("min_step", "int", "smallest step in it", "step"),
+    ("max_step", "int", "largest step in it", "step"),
+    ("schema_version", "int32", "schema version it was written in"),
+    ("sha256", "text", "hash of its bytes but for the stamp inside, or of all of them where it has none"),
     ("ingested_at", "time", "when its rows came in, UTC"),
 )
 

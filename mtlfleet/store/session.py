@@ -15,12 +15,16 @@ from mtlfleet.store.database import (
     comment,
     create_tables,
     create_views,
+    damaged,
     document_rows,
     first_line,
     insert,
     load_segments,
     lock_rows,
+    look_at,
     quoted,
+    table_version,
+    view_version,
 )
 from mtlfleet.store.freshness import Freshness
 from mtlfleet.store.schema import (
@@ -75,6 +79,9 @@ def attach_live(con: duckdb.DuckDBPyConnection, root: Path, *, use_snapshot: boo
     snapshot = use_snapshot and _attach_snapshot(con, root / layout.SNAPSHOT)
     ledger = {row[0] for row in con.execute("SELECT segment FROM snapshot.segments").fetchall()} if snapshot else set()
     pending = [s for s in segments if s.path not in ledger]
+    _, unsound = look_at(root, pending)
+    if unsound:
+        raise damaged(unsound, root)
     if snapshot and not pending and _is_current(con, root):
         con.execute("USE snapshot")
         return Freshness(_age(con), 0)
@@ -95,14 +102,14 @@ def _attach_snapshot(con: duckdb.DuckDBPyConnection, path: Path) -> bool:
         return False
     try:
         con.execute(f"ATTACH {quoted(str(path))} AS snapshot (READ_ONLY)")
-        found = con.execute("SELECT value FROM snapshot.meta WHERE key = 'schema_version'").fetchone()
+        facts = dict(con.execute("SELECT key, value FROM snapshot.meta").fetchall())
     except duckdb.Error as error:
         raise StoreDamaged(
             f"{path} cannot be opened: {first_line(error)}",
             notes=["it is only a copy: the segments beside it hold every row"],
             help=f"delete {path.name} and run the command again; the next launch publishes a new one",
         ) from error
-    if found is None or int(found[0]) != SCHEMA_VERSION:
+    if facts.get("table_version") != table_version():  # of another mtlfleet: the segments say the same
         con.execute("DETACH snapshot")
         return False
     return True
@@ -127,9 +134,9 @@ def _age(con: duckdb.DuckDBPyConnection) -> float:
 
 
 def _is_current(con: duckdb.DuckDBPyConnection, root: Path) -> bool:
-    """Whether the snapshot has every table, claim, end and document; its segments were compared before."""
-    tables = con.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'snapshot'").fetchall()
-    if not {table.base for table in ALL_TABLES} <= {name for (name,) in tables}:
+    """Whether the snapshot has our views and every claim, end and document; its segments were compared before."""
+    views = con.execute("SELECT value FROM snapshot.meta WHERE key = 'view_version'").fetchone()
+    if views != (view_version(),):
         return False
     attempts = con.execute("SELECT study_id, trial_id, attempt, ended_at IS NOT NULL FROM snapshot.attempts").fetchall()
     if {tuple(claim) for claim in layout.list_claims(root)} != set(attempts):
