@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -27,6 +26,8 @@ _GRACE_S = 5.0
 
 def names() -> list[str]:
     """The tables and views a query may name."""
+    from importlib.resources import files
+
     from mtlfleet.store.schema import ALL_TABLES
 
     views = re.findall(r"CREATE OR REPLACE VIEW (\w+)", files("mtlfleet.store").joinpath("views.sql").read_text())
