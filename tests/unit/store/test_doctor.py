@@ -97,6 +97,19 @@ def test_damage_is_found_and_its_trial_runs_again(store: Path, damage: Callable[
     assert open_store(store).rows("SELECT * FROM metrics ORDER BY ALL") == before
 
 
+def test_every_flipped_bit_is_found(store: Path) -> None:
+    """One byte in 61 stands for all: header, pages, stamp and footer."""
+    path = writable(store / METRICS)
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 61):
+        changed = bytearray(whole)
+        changed[at] ^= 1 << (at % 8)
+        path.write_bytes(changed)
+        assert [p.kind for p in examine(store).problems if p.path == METRICS] == ["segment"], f"byte {at}"
+    path.write_bytes(whole)
+    assert examine(store).problems == ()
+
+
 def test_a_published_file_that_lies_is_made_anew(store: Path) -> None:
     path = writable(store / "results.duckdb")
     with duckdb.connect(str(path)) as con:
