@@ -31,7 +31,7 @@ from mtlfleet.store.schema import SEGMENT_TABLES
 
 QUARANTINE = "quarantine"
 _IDENTITY = {
-    "metrics": ("step", "split", "task", "metric"),
+    "metrics": ("step", "split", "task", "metric", "final"),  # the chosen checkpoint's row stands beside its evaluation
     "step_metrics": ("step", "task", "metric"),
     "task_gradients": ("step", "scope"),
 }

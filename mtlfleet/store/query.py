@@ -21,7 +21,7 @@ from mtlfleet.store import limits
 from mtlfleet.store.freshness import Freshness
 
 Source = Literal["live", "snapshot", "segments"]
-_GRACE_S = 5.0
+_GRACE_S = 15.0  # for starting on a busy machine, and for being interrupted
 
 
 def names() -> list[str]:

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from mtlfleet.cli import doctor as command
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
 from mtlfleet.launch.drain import LOCK
-from mtlfleet.store import Ingester, open_store, trial_state
+from mtlfleet.store import AttemptWriter, Ingester, open_store, trial_state
 from mtlfleet.store.doctor import examine, repair
 
 TRIAL = "segments/study=s/trial=ls0"
@@ -74,6 +74,15 @@ DAMAGES: dict[Callable[[Path], None], set[str]] = {
     scramble_claim: {"claim"},
     lose: {"lost segment"},
 }
+
+
+def test_the_chosen_checkpoints_row_beside_its_evaluation_is_no_duplicate(store: Path) -> None:
+    """As every launch writes them: the evaluation at a step, and later the same step as the one validation chose."""
+    writer = AttemptWriter.claim(store, "s", "both", restored_step=0, restored_checkpoint=None, world_size=1)
+    for final in (False, True):
+        writer.metric(10, 1.0, "val", "a", "accuracy", 0.5, 100, final)
+    writer.close("done", "", 10)
+    assert examine(store).problems == ()
 
 
 def test_a_sound_store_has_no_problem(store: Path) -> None:
