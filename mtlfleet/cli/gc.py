@@ -55,10 +55,11 @@ def command(study: Path, checkpoints: bool, dry_run: bool, as_json: bool) -> Non
 
 def _half_written(root: Path) -> Iterator[Waste]:
     """Temporary files that a killed process left; a day is longer than any write takes."""
-    for kind in ("segments", "documents", "claims", "checkpoints"):
-        for path in sorted((root / kind).rglob(".*.tmp-*")):
-            if time.time() - path.lstat().st_mtime > DAY_S:
-                yield Waste(path, "half-written")
+    kinds = [root / kind for kind in ("segments", "documents", "claims", "checkpoints")]
+    inside = [path for kind in kinds for path in kind.rglob(".*tmp-*")]
+    for path in sorted([*root.glob(".*.tmp-*"), *inside]):
+        if time.time() - path.lstat().st_mtime > DAY_S:
+            yield Waste(path, "half-written")
 
 
 def _checkpoints(root: Path, study: str, *, finished: bool) -> Iterator[Waste]:

@@ -1,6 +1,7 @@
 -- What the views mean, for whoever opens the published file.
 
 COMMENT ON VIEW attempt_windows IS 'per attempt: rows with restored_step < step <= valid_upto count';
+COMMENT ON VIEW cut_attempts IS 'attempts whose rows count only up to valid_upto, because a later attempt restored that step';
 COMMENT ON VIEW task_gradient_pairs IS 'task_gradients with one row per pair of tasks';
 COMMENT ON VIEW trial_summary IS 'trials with the state of their latest attempt: missing, running, done, diverged, failed, oom, lost, interrupted';
 COMMENT ON VIEW final_metrics IS 'rows of the checkpoint that validation chose, of the current trials; value is NULL when none was finite';

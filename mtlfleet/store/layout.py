@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,6 +120,12 @@ def list_claims(root: Path) -> list[Claimed]:
         for trial, path in _keyed(folder, "trial")
         for attempt, ended in attempts_in(path)
     ]
+
+
+def claimed(segments: Iterable[Segment], claims: Iterable[Claimed]) -> list[Segment]:
+    """The segments whose claim is in hand: without it nobody knows whether their rows count."""
+    known = {(c.study, c.trial, c.attempt) for c in claims}
+    return [s for s in segments if (s.study, s.trial, s.attempt) in known]
 
 
 def attempts_in(folder: Path | str) -> list[tuple[int, bool]]:
