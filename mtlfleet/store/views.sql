@@ -231,6 +231,7 @@ SELECT m['schema_version']::INTEGER AS schema_version, m['mtlfleet_version'] AS 
        m['published_at']::TIMESTAMPTZ AS published_at,
        epoch(now() - m['published_at']::TIMESTAMPTZ) AS lag_s,
        coalesce(m['pending_segments']::BIGINT, 0) AS pending_segments,
+       coalesce(m['damaged_segments']::BIGINT, 0) AS damaged_segments,
        (SELECT count(*) FROM segments) AS ingested_segments,
        (SELECT count(*) FROM trial_summary WHERE state = 'running') AS running_trials,
        (SELECT count(*) FROM segments s ANTI JOIN attempts a USING (study_id, trial_id, attempt)) AS segments_without_claim
