@@ -10,13 +10,11 @@ from mtlfleet.errors import StoreDamaged
 from mtlfleet.plan.claims import Claim, claim_from
 from mtlfleet.plan.tasks import Metric
 from mtlfleet.store import claim_locks, write_document
-from mtlfleet.store.query import names
 from mtlfleet_analysis.evidence import Evidence, External, Registration, Run, TaskFact, Trace, Twins
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mtlfleet.plan import Study
+    from mtlfleet.plan.place import Root
     from mtlfleet.store import Store
     from mtlfleet_analysis.verdict import Verdict
 
@@ -126,7 +124,7 @@ def from_store(study: Study | Asked, store: Store) -> Evidence:
         tasks = _rows(session, "SELECT * FROM task_defs WHERE study_id = ? ORDER BY dataset, task", asked.name)
         twins = _rows(session, TWINS, asked.name)
         traces = _rows(session, TRACES, asked.name)
-        external = _rows(session, EXTERNAL, asked.name) if "external_metrics" in names() else []
+        external = _rows(session, EXTERNAL, asked.name)
         versions = _rows(session, "SELECT mtlfleet_version FROM studies WHERE study_id = ?", asked.name)
     single = {run.method for run in runs if run.task != "*"}
     return Evidence(
@@ -153,7 +151,7 @@ def from_store(study: Study | Asked, store: Store) -> Evidence:
     )
 
 
-def save(verdicts: Sequence[Verdict], study: str, root: Path) -> bool:
+def save(verdicts: Sequence[Verdict], study: str, root: Root) -> bool:
     """Make the verdicts the current rows of the table ``verdicts``; False when it says the same already."""
     return write_document(root, study, "verdicts", [v.to_row() for v in verdicts]) is not None
 

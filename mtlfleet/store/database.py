@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
-import pyarrow as pa
 
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
 from mtlfleet.store import stamp
@@ -19,6 +18,9 @@ from mtlfleet.store.layout import Claimed, Segment
 from mtlfleet.store.registration import claim_locks
 from mtlfleet.store.schema import ALL_TABLES, ATTEMPTS, MIRRORED_LOCKS, SCHEMA_VERSION, SEGMENT_TABLES, Table
 from mtlfleet.store.stamp import Seen
+
+if TYPE_CHECKING:  # Arrow is imported where rows are made: a query over a current snapshot makes none
+    import pyarrow as pa
 
 # 0.975 quantiles of Student's t for 1..30 degrees of freedom; beyond, the Cornish-Fisher expansion is exact to 1e-6.
 _T975 = (
@@ -153,6 +155,8 @@ def damaged(segments: Mapping[Segment, str], root: Path) -> StoreDamaged:
 
 def attempt_rows(root: Path, claims: Sequence[Claimed]) -> pa.Table:
     """The ``attempts`` rows of these claims, read from their files."""
+    import pyarrow as pa
+
     rows: list[dict[str, Any]] = []
     for claim in claims:
         found = read_claim(root, claim.study, claim.trial, claim.attempt)
@@ -168,6 +172,8 @@ def attempt_rows(root: Path, claims: Sequence[Claimed]) -> pa.Table:
 def lock_rows(root: Path, studies: Iterable[str]) -> pa.Table:
     """The ``claim_locks`` rows: the registrations on disk."""
     import json
+
+    import pyarrow as pa
 
     rows = [
         {
