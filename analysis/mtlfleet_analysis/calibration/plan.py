@@ -19,11 +19,12 @@ def _levels() -> list[Experiment]:
     for d, n in CELLS:
         core = (d, n) in CORE
         found.append(Experiment(goal="G1", cell=f"{d},{n}", run=rules.false_positives(d, n), core=core))
+        if d > 1:
+            found.append(Experiment(goal="G2", cell=f"{d},{n}", run=rules.population(d, n), core=core))
+    for d, n in ((1, 5), (1, 10), (1, 20), (3, 5), (3, 10), (10, 5)):
         found.append(Experiment(goal="G3", cell=f"{d},{n}", run=rules.family(d, n), most=2000, core=(d, n) == (1, 10)))
         joint = looking.together(d, n)
         found.append(Experiment(goal="G3", cell=f"{d},{n},max-T", run=joint, most=2000, core=(d, n) == (3, 5)))
-        if d > 1:
-            found.append(Experiment(goal="G2", cell=f"{d},{n}", run=rules.population(d, n), core=core))
     return found
 
 
@@ -35,7 +36,7 @@ def _intervals() -> list[Experiment]:
                 for skew in (False, True):
                     run = rules.coverage(d, n, skew=skew, tau=tau)
                     core = (d, n) in CORE and not skew
-                    found.append(Experiment(goal="G4", cell=f"{d},{n},{skew},{tau}", run=run, core=core))
+                    found.append(Experiment(goal="G4", cell=f"{d},{n},{skew},{tau}", run=run, most=2000, core=core))
     return found
 
 
@@ -53,8 +54,8 @@ def _answers() -> list[Experiment]:
         core = (d, n, share) == (1, 10, 0.2)
         run = studies.divergence(d, n, share)
         found.append(Experiment(goal="G8", cell=f"{d},{n},{share}", run=run, most=2000, core=core))
-    found.append(Experiment(goal="G9", cell="whole", run=studies.whole_path(1, 8), most=2000))
-    found.append(Experiment(goal="G12", cell="whole", run=studies.metamorphic, most=200, core=True))
+    found.append(Experiment(goal="G9", cell="whole", run=studies.whole_path(1, 8), most=500))
+    found.append(Experiment(goal="G12", cell="whole", run=studies.metamorphic, most=60, core=True))
     found.append(Experiment(goal="G13", cell="", run=studies.speed, core=True))
     return found
 
@@ -70,7 +71,7 @@ def _looks() -> list[Experiment]:
 def _fronts() -> list[Experiment]:
     found = []
     for k in (5, 9, 17):
-        for n in (5, 20):
+        for n in (5, 20) if k == 9 else (20,):
             for place in ("point", "between", "inside"):
                 core = (k, n, place) == (5, 20, "between")
                 run = looking.front(k, n, place)
