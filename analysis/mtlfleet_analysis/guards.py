@@ -148,7 +148,8 @@ def _interval_scale(evidence: Evidence, claim: Claim) -> str:
     for dataset in dict.fromkeys(d for d, _ in places(evidence, claim)):
         scale = scale_of(evidence, evidence.phase("final"), dataset, "test")
         kept = wanted_readings(scale, claim.estimand, evidence)
-        lost += [f"{dataset}.{t}" for t in dict.fromkeys(t for t, _ in scale.ranked) if t not in {k for k, _ in kept}]
+        asked = [claim.estimand.task] if claim.estimand.task else dict.fromkeys(t for t, _ in scale.ranked)
+        lost += [f"{dataset}.{t}" for t in asked if t not in {k for k, _ in kept}]
     if claim.estimand.kind == "metric" or not lost:
         return ""
     return f"no metric with a true zero, so no percent change, for task {_some(lost)}"
