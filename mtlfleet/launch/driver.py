@@ -72,8 +72,10 @@ def launch(study: Study, options: Options) -> Outcome:
         documents.write_trials(study, root, queue.trials)
         ran = _run(study, queue, options, screen, drain) if queue.waiting else 0
         ingester = Ingester(root)
-        ingester.run_once()
-        ingester.publish()
+        try:
+            ingester.run_once()
+        finally:  # a damaged segment is told at the end, and hides nothing else
+            ingester.publish()
         wanted = [trial for trial in queue.trials if options.wanted(trial)]
         states = Counter(trial_states(root, study.name, [trial.id for trial in wanted]).values())
         hopeless = {"/".join(cell): why for cell, why in queue.hopeless.items()}

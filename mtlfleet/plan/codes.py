@@ -205,6 +205,12 @@ OTHER_CODES: Mapping[str, Explanation] = {
         "optimizer after them, or momentum, would make another method of them.",
         "overrides:\n  - {when: {method: adatask}, set: {train.optimizer: sgd, train.momentum: 0}}",
     ),
+    "E415": Explanation(
+        "patience without a choice",
+        "train.patience stops a trial after that many evaluations without a better checkpoint, and the best one is "
+        "what it ends with. With keep: last it would end with a checkpoint that is known to be worse.",
+        "train: {patience: 5, keep: best}",
+    ),
     "W503": Explanation(
         "fewer configurations than asked for",
         "A method's whole space holds fewer distinct configurations than trials_per_method, so it is tuned "
@@ -216,6 +222,13 @@ OTHER_CODES: Mapping[str, Explanation] = {
         "validate runs no plug-in code, so what depends on the dataset's tasks (metrics of claims, lengths "
         "of weights) is checked only by plan and launch, which import the dataset.",
         "mtlfleet plan study.yaml",
+    ),
+    "W505": Explanation(
+        "a method trains on what it is chosen by",
+        "A bilevel method (auto_lambda with val_source: val) fits its weights to the validation split, which then "
+        "chooses its checkpoint and its configuration: its validation numbers are too good beside the others'. Test "
+        "is untouched.",
+        "auto_lambda: {params: {val_source: train_split}}",
     ),
 }
 CODES: Mapping[str, Explanation] = dict(sorted({**OTHER_CODES, **CLAIM_CODES}.items()))

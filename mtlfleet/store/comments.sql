@@ -22,6 +22,7 @@ COMMENT ON COLUMN delta_m.delta_p_pct IS 'percent improvement over in-study STL,
 COMMENT ON COLUMN delta_m.complete IS 'the run is done and every expected term is finite';
 COMMENT ON COLUMN delta_m.trial_id IS 'NULL for single-task runs, which are several trials per seed';
 COMMENT ON COLUMN delta_terms.improvement_pct IS 'percent of the reference; positive is better';
+COMMENT ON COLUMN leaderboard.external IS 'published elsewhere: imported, not measured here; never ranked or complete, in no test';
 COMMENT ON COLUMN leaderboard.ci95 IS 'half-width of the 95% interval of the mean, Student t';
 COMMENT ON COLUMN leaderboard.sd IS 'standard deviation over seeds';
 COMMENT ON COLUMN leaderboard.n_seeds IS 'done runs with a finite value';
@@ -32,3 +33,8 @@ COMMENT ON COLUMN validation_skill.skill IS '1 perfect, 0 chance; unit-free';
 COMMENT ON COLUMN health.lag_s IS 'age of the published file [s]';
 COMMENT ON COLUMN health.pending_segments IS 'segments not yet in the published file';
 COMMENT ON COLUMN budget.device_s IS 'seconds of training times devices [s]';
+COMMENT ON VIEW run_cards IS 'the conventions each trial ran under, as they were at its first step';
+COMMENT ON COLUMN run_cards.weight_sum IS 'what the weights add up to: tasks, one, free; none where there are no weights';
+COMMENT ON COLUMN run_cards.samples_per_step IS 'samples that a step draws, over all ranks';
+COMMENT ON COLUMN trial_summary.samples IS 'training samples drawn, again and again, until the last evaluation';
+COMMENT ON COLUMN budget.samples IS 'training samples drawn by all trials';

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from mtlfleet.errors import StoreDamaged
+from mtlfleet.errors import EnvironmentProblem, StoreDamaged
+from mtlfleet.store import stamp
 from mtlfleet.store.attempts import read_claim
 from mtlfleet.store.layout import Claimed, Segment
 from mtlfleet.store.registration import claim_locks
-from mtlfleet.store.schema import ALL_TABLES, ATTEMPTS, MIRRORED_LOCKS, SEGMENT_TABLES, Table
+from mtlfleet.store.schema import ALL_TABLES, ATTEMPTS, MIRRORED_LOCKS, SCHEMA_VERSION, SEGMENT_TABLES, Table
+from mtlfleet.store.stamp import Seen
 
 # 0.975 quantiles of Student's t for 1..30 degrees of freedom; beyond, the Cornish-Fisher expansion is exact to 1e-6.
 _T975 = (
@@ -40,14 +43,21 @@ def create_tables(con: duckdb.DuckDBPyConnection, tables: Iterable[Table] = ALL_
 def create_views(con: duckdb.DuckDBPyConnection) -> None:
     """The views over those tables."""
     con.execute(_T975_MACRO)
-    con.execute(files("mtlfleet.store").joinpath("views.sql").read_text())
+    con.execute(_views())
+
+
+def _views() -> str:
+    return files("mtlfleet.store").joinpath("views.sql").read_text()
 
 
 def comment(con: duckdb.DuckDBPyConnection) -> None:
     """Say in the file what each table, view and column means, with units."""
     con.execute(files("mtlfleet.store").joinpath("comments.sql").read_text())
+    listed = "SELECT view_name FROM duckdb_views() WHERE NOT internal AND database_name = current_database()"
+    views = {name for (name,) in con.execute(listed).fetchall()}
     for table in ALL_TABLES:
-        for kind, name in {("TABLE", table.base), ("TABLE" if table.base == table.name else "VIEW", table.name)}:
+        for name in {table.base, table.name}:
+            kind = "VIEW" if name in views else "TABLE"
             con.execute(f'COMMENT ON {kind} "{name}" IS {quoted(table.comment)}')
             for column in table.columns:
                 con.execute(f'COMMENT ON COLUMN "{name}"."{column.name}" IS {quoted(column.note)}')
@@ -61,11 +71,25 @@ def insert(con: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:
         con.unregister("incoming")
 
 
+def table_version() -> str:
+    """A hash of every table's definition: a file of ours with another one is made anew instead of being patched."""
+    return hashlib.sha256(";".join(table.ddl() for table in ALL_TABLES).encode()).hexdigest()[:16]
+
+
+def view_version() -> str:
+    """A hash of every view's definition: answers of a file with other views are not ours."""
+    return hashlib.sha256((_T975_MACRO + _views()).encode()).hexdigest()[:16]
+
+
 def read_segments(root: Path, table: Table, segments: Sequence[Segment]) -> str:
-    """SELECT over segment files of one table, with explicit columns; what is missing in all files is not invented."""
+    """SELECT over segment files of one table, for INSERT BY NAME: columns that a file of another version lacks become
+    NULL, also when all files lack them; columns that this version does not know are left out."""
     paths = ", ".join(quoted(str(root / s.path)) for s in segments)
-    columns = ", ".join(f'"{name}"' for name in table.names)
-    return f"SELECT {columns} FROM read_parquet([{paths}], union_by_name = true, hive_partitioning = false)"
+    known = ", ".join(quoted(name) for name in table.names)
+    return (
+        f"SELECT COLUMNS(lambda c: c IN ({known}))"
+        f" FROM read_parquet([{paths}], union_by_name = true, hive_partitioning = false)"
+    )
 
 
 def load_segments(con: duckdb.DuckDBPyConnection, root: Path, segments: Sequence[Segment], *, batch: int = 500) -> None:
@@ -80,21 +104,50 @@ def load_segments(con: duckdb.DuckDBPyConnection, root: Path, segments: Sequence
             try:
                 con.execute(f'INSERT INTO "{table.base}" BY NAME {read_segments(root, table, part)}')
             except duckdb.Error as error:
-                raise _unreadable(root, part, error) from error
+                raise damaged({s: first_line(error) for s in part if _unreadable(root, s)}, root) from error
 
 
-def _unreadable(root: Path, segments: Sequence[Segment], error: duckdb.Error) -> StoreDamaged:
-    """The error that names the damaged files among ``segments``."""
-    damaged = []
+def look_at(root: Path, segments: Sequence[Segment]) -> tuple[dict[Segment, Seen], dict[Segment, str]]:
+    """Verify each file: (what the sound ones say, why the others must not be read)."""
+    sound: dict[Segment, Seen] = {}
+    unsound: dict[Segment, str] = {}
     for segment in segments:
         try:
-            duckdb.execute(f"SELECT count(COLUMNS(*)) FROM read_parquet({quoted(str(root / segment.path))})").fetchall()
-        except duckdb.Error:
-            damaged.append(str(root / segment.path))
+            seen = stamp.look(root / segment.path)
+        except (stamp.Damaged, OSError) as error:
+            unsound[segment] = first_line(error)
+            continue
+        if seen.schema_version > SCHEMA_VERSION:
+            raise newer(str(root / segment.path), seen.schema_version)
+        sound[segment] = seen
+    return sound, unsound
+
+
+def newer(what: str, found: int) -> EnvironmentProblem:
+    """The error for something a later mtlfleet wrote."""
+    return EnvironmentProblem(
+        f"{what} was written in schema version {found}",
+        notes=[f"mtlfleet {stamp.version_here()} reads versions up to {SCHEMA_VERSION}"],
+        help="use the newer mtlfleet that wrote it: pip install -U mtlfleet",
+    )
+
+
+def _unreadable(root: Path, segment: Segment) -> bool:
+    try:
+        duckdb.execute(f"SELECT count(COLUMNS(*)) FROM read_parquet({quoted(str(root / segment.path))})").fetchall()
+    except duckdb.Error:
+        return True
+    return False
+
+
+def damaged(segments: Mapping[Segment, str], root: Path) -> StoreDamaged:
+    """The error that names damaged files and says what is wrong with the first."""
+    reason = next(iter(segments.values()), "unknown")
     return StoreDamaged(
-        f"{len(damaged)} segment{'s' if len(damaged) != 1 else ''} cannot be read: {first_line(error)}",
-        notes=[*damaged[:8], "nothing was overwritten"],
-        help="restore the files from a backup, or delete their trials' folders and launch again",
+        f"{len(segments)} segment{'s' if len(segments) != 1 else ''} cannot be read: {reason}",
+        notes=[*(str(root / s.path) for s in list(segments)[:8]), "nothing was overwritten"],
+        help="restore the files from a backup, or `mtlfleet doctor STUDY --repair`: it sets them aside and lets their"
+        " trials run again",
     )
 
 
@@ -103,6 +156,8 @@ def attempt_rows(root: Path, claims: Sequence[Claimed]) -> pa.Table:
     rows: list[dict[str, Any]] = []
     for claim in claims:
         found = read_claim(root, claim.study, claim.trial, claim.attempt)
+        if int(found.get("schema_version", 1)) > SCHEMA_VERSION:
+            raise newer(f"attempt {claim.attempt} of trial {claim.trial}", int(found["schema_version"]))
         row = {name: found.get(name) for name in ATTEMPTS.names}
         for name in ("started_at", "ended_at"):
             row[name] = datetime.fromisoformat(str(row[name])) if row[name] else None

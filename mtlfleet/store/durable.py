@@ -8,26 +8,13 @@ reader lists.
 from __future__ import annotations
 
 import os
-import signal
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mtlfleet.errors import EnvironmentProblem
-
-_FAIL_AT = os.environ.get("MTLFLEET_FAILPOINT", "")  # "name:n": the n-th passage of that point kills the process
-_passed: dict[str, int] = {}
-
-
-def failpoint(name: str) -> None:
-    """Die here by SIGKILL if the environment asks for it; how the kill tests reach every moment that matters."""
-    if not _FAIL_AT:
-        return
-    point, _, nth = _FAIL_AT.partition(":")
-    if point == name:
-        _passed[name] = _passed.get(name, 0) + 1
-        if _passed[name] == int(nth or 1):
-            os.kill(os.getpid(), signal.SIGKILL)
+from mtlfleet.store.failpoints import failpoint
 
 
 def sync_folder(folder: Path) -> None:
@@ -38,29 +25,38 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """What the disk refuses becomes something a user can act on."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"cannot write {path}: {error.strerror or error}",
+            notes=["nothing was left half-written; what was not acknowledged is still in memory"],
+            help="free space or mend the permission, then run the same command again",
+        ) from error
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder and sync every parent entry that was missing."""
-    missing = [p for p in (folder, *folder.parents) if not p.is_dir()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in reversed(missing):
-        sync_folder(path.parent)
+    with _disk(folder):
+        missing = [p for p in (folder, *folder.parents) if not p.is_dir()]
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in reversed(missing):
+            sync_folder(path.parent)
 
 
 def _temporary(path: Path, write: Callable[[Path], None]) -> Path:
     """A synced temporary file beside ``path``; removed again when writing it fails."""
     temporary = path.parent / f".{path.name}.tmp-{uuid.uuid4().hex[:12]}"
     try:
-        write(temporary)
-        failpoint("half-written")
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise EnvironmentProblem(
-            f"cannot write {path}: {error.strerror or error}",
-            notes=["nothing was left half-written; what was not acknowledged is still in memory"],
-            help="free space or mend the permission, then run the same command again",
-        ) from error
+        with _disk(path):
+            write(temporary)
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -71,13 +67,16 @@ def create(path: Path, content: bytes | Callable[[Path], None]) -> bool:
     """Make ``path`` durably if it does not exist. Returns whether this call made it; at most one caller does."""
     temporary = _temporary(path, _writer(content))
     try:
-        failpoint("before-link")
-        os.link(temporary, path)
+        with _disk(path):
+            failpoint("before-link")
+            os.link(temporary, path)
     except FileExistsError:
-        return False
+        if not temporary.samefile(path):  # NFS may say so of a link whose first answer was lost
+            return False
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with _disk(path):
+        sync_folder(path.parent)
     failpoint("after-link")
     return True
 
@@ -85,12 +84,18 @@ def create(path: Path, content: bytes | Callable[[Path], None]) -> bool:
 def replace(path: Path, content: bytes | Callable[[Path], None], *, mode: int | None = None) -> None:
     """Put a new file in the place of ``path`` durably: readers see the old one or the new one, never a part."""
     temporary = _temporary(path, _writer(content))
-    if mode is not None:
-        temporary.chmod(mode)
-    failpoint("before-rename")
-    temporary.replace(path)
+    try:
+        with _disk(path):
+            if mode is not None:
+                temporary.chmod(mode)
+            failpoint("before-rename")
+            temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     failpoint("after-rename")
-    sync_folder(path.parent)
+    with _disk(path):
+        sync_folder(path.parent)
 
 
 def _writer(content: bytes | Callable[[Path], None]) -> Callable[[Path], None]:
@@ -98,6 +103,11 @@ def _writer(content: bytes | Callable[[Path], None]) -> Callable[[Path], None]:
         return content
 
     def write(path: Path) -> None:
-        path.write_bytes(content)
+        half = len(content) // 2
+        with path.open("xb") as file:
+            file.write(content[:half])
+            file.flush()
+            failpoint("half-written")
+            file.write(content[half:])
 
     return write

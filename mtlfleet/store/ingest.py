@@ -7,56 +7,58 @@ anybody. Everything here can be thrown away and rebuilt from the files.
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
-from mtlfleet.store import durable, layout
+from mtlfleet.store import durable, layout, workfile
 from mtlfleet.store.database import (
     attempt_rows,
-    comment,
-    create_tables,
     create_views,
+    damaged,
     document_rows,
     first_line,
     insert,
     load_segments,
     lock_rows,
+    look_at,
 )
+from mtlfleet.store.failpoints import failpoint
 from mtlfleet.store.layout import Segment
-from mtlfleet.store.schema import DOCUMENT_TABLES, LEDGER, SCHEMA_VERSION, SEGMENT_TABLES
+from mtlfleet.store.schema import DOCUMENT_TABLES, LEDGER, SEGMENT_TABLES
+from mtlfleet.store.stamp import Seen
 
-STORAGE_VERSION = "v1.5.0"  # what released DuckDB 1.5 clients can open too
 PUBLISH_S = 30.0
 PUBLISH_DUTY = 20.0  # a publication may take one part in so many of the time
 
+__all__ = ["Ingester", "create_views", "load_segments"]  # the last two: what the mutants of the kill tests replace
+
 
 class Ingester:
-    """The one writer of a store's DuckDB. Raises EnvironmentProblem when another process is at it."""
+    """The one writer of a store's DuckDB. Raises EnvironmentProblem when another process of this host is at it.
 
-    def __init__(self, root: Path | str) -> None:
+    ``work`` is where the private file lies: in the store, named after the host, unless given.
+    """
+
+    def __init__(self, root: Path | str, *, work: Path | None = None) -> None:
         self.root = Path(root)
-        self.work = self.root / layout.WORK
+        self.work = work or workfile.path_in(self.root)
         durable.make_folder(self.root)
-        self._lock = _lock(self.root)
+        self._lock = workfile.lock(self.work)
         self._dirty = not (self.root / layout.SNAPSHOT).exists()
         self._due = 0.0
+        self._unsound: dict[Segment, str] = {}
         try:
-            self._con = self._open()
+            self._open()
         except BaseException:
             self._lock.close()
             raise
-        self._ledger = {row[0] for row in self._con.execute("SELECT segment FROM segments").fetchall()}
 
     def __enter__(self) -> Ingester:
         return self
@@ -68,63 +70,85 @@ class Ingester:
         self._con.close()
         self._lock.close()
 
-    def _open(self) -> duckdb.DuckDBPyConnection:
-        """The private file; a damaged one, or one of another schema, is made anew: the segments hold everything."""
-        kept = _reopen(self.work) if self.work.exists() else None
-        if kept is not None:
-            return kept
-        _discard(self.root)
-        con = _connect(self.work)
-        con.begin()
-        create_tables(con)
-        create_views(con)
-        comment(con)
-        _set_meta(con, schema_version=SCHEMA_VERSION, mtlfleet_version=_version())
-        con.commit()
-        self._dirty = True
-        return con
+    def _open(self) -> None:
+        self._con, empty = workfile.open_or_make(self.work, self.root / layout.SNAPSHOT)
+        self._dirty |= empty
+        self._ledger = {row[0] for row in self._con.execute("SELECT segment FROM segments").fetchall()}
 
     def rebuild(self) -> int:
         """Throw the private file away, ingest everything again, publish. Returns the number of segments."""
         self._con.close()
-        _discard(self.root)
-        self._con = self._open()
+        self._con = workfile.make(self.work)
         self._ledger = set()
         count = self._ingest()
         self.publish()
+        self._raise_unsound()
         return count
 
     def run_once(self) -> int:
         """Ingest what is new, publish when that is due. Returns the number of segments that came in.
 
-        Raises StoreDamaged when a segment cannot be read; nothing of that batch was kept.
+        Raises StoreDamaged when a segment is not what was written, after everything else came in; EnvironmentProblem
+        when the disk takes no more, and then a later call goes on where this one stopped.
         """
         count = self._ingest()
         if self._dirty and time.monotonic() >= self._due:
             self.publish()
+        self._raise_unsound()
         return count
 
+    def _raise_unsound(self) -> None:
+        if self._unsound:
+            raise damaged(self._unsound, self.root)
+
     def _ingest(self) -> int:
-        segments = [
-            s for s in layout.list_segments(self.root) if s.path not in self._ledger and s.table in SEGMENT_TABLES
-        ]
-        self._con.begin()
-        try:
+        listed = layout.list_segments(self.root)
+        new = [s for s in listed if s.path not in self._ledger and s.table in SEGMENT_TABLES]
+        sound, unsound = look_at(self.root, new)
+        with self._transaction():
             changed = self._mirror_attempts()
             changed |= self._replace_documents()
-            load_segments(self._con, self.root, segments)
-            durable.failpoint("between-rows-and-ledger")
-            if segments:
-                insert(self._con, LEDGER.base, _ledger_rows(self.root, segments))
-            durable.failpoint("before-commit")
-            self._con.commit()
-        except BaseException:
-            self._con.rollback()
-            raise
-        durable.failpoint("after-commit")
-        self._ledger.update(s.path for s in segments)
-        self._dirty |= changed or bool(segments)
-        return len(segments)
+            load_segments(self._con, self.root, list(sound))
+            failpoint("between-rows-and-ledger")
+            if sound:
+                insert(self._con, LEDGER.base, _ledger_rows(sound))
+            failpoint("before-commit")
+        failpoint("after-commit")
+        self._ledger.update(s.path for s in sound)
+        self._dirty |= changed or bool(sound) or unsound != self._unsound
+        self._unsound = unsound
+        return len(sound)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing; what the disk refuses leaves a usable ingester behind."""
+        with self._disk():
+            self._con.begin()
+            try:
+                yield
+                self._con.commit()
+            except BaseException:
+                try:
+                    self._con.rollback()
+                except duckdb.Error:  # the file was given up by DuckDB, and the transaction with it
+                    self._reopen()
+                raise
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
+            yield
+        except (duckdb.IOException, duckdb.FatalException) as error:
+            self._reopen()
+            raise EnvironmentProblem(
+                f"cannot write {self.work}: {first_line(error)}",
+                notes=["nothing is lost: the segments hold every row"],
+                help="free space, then run the same command again",
+            ) from error
+
+    def _reopen(self) -> None:
+        self._con.close()
+        self._open()
 
     def _mirror_attempts(self) -> bool:
         query = "SELECT study_id, trial_id, attempt, ended_at IS NOT NULL FROM attempts"
@@ -152,7 +176,13 @@ class Ingester:
             if table not in DOCUMENT_TABLES or known.get((study, table)) == relative:
                 continue
             self._con.execute(f'DELETE FROM "{table}" WHERE study_id = ?', [study])
-            self._con.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM {document_rows(path)}')
+            try:
+                self._con.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM {document_rows(path)}')
+            except duckdb.Error as error:
+                raise StoreDamaged(
+                    f"{path} cannot be read: {first_line(error)}",
+                    help=f"delete it: `mtlfleet launch` writes the current {table} again",
+                ) from error
             self._con.execute("DELETE FROM documents WHERE (study_id, table_name) = (?, ?)", [study, table])
             self._con.execute("INSERT INTO documents VALUES (?, ?, ?)", [study, table, relative])
             changed = True
@@ -174,105 +204,40 @@ class Ingester:
         """Copy the private file to ``results.duckdb`` and rename it into place, read-only. Returns its path."""
         started = time.monotonic()
         now = datetime.now(UTC).isoformat()
-        _set_meta(self._con, published_at=now, duckdb_version=duckdb.__version__, pending_segments=0)
-        self._con.execute("CHECKPOINT")
-        durable.failpoint("after-checkpoint")
+        with self._disk():
+            workfile.set_meta(
+                self._con, published_at=now, duckdb_version=duckdb.__version__, pending_segments=0,
+                damaged_segments=len(self._unsound),
+            )  # fmt: skip
+            failpoint("before-checkpoint")
+            self._con.execute("CHECKPOINT")
+        failpoint("after-checkpoint")
         target = self.root / layout.SNAPSHOT
-        durable.replace(target, lambda temporary: _copy(self.work, temporary), mode=0o444)
+        durable.replace(target, lambda temporary: workfile.copy(self.work, temporary), mode=0o444)
         cost = time.monotonic() - started
         self._due = time.monotonic() + max(PUBLISH_S, PUBLISH_DUTY * cost)
         self._dirty = False
         return target
 
 
-def _discard(root: Path) -> None:
-    """Remove the private file with its log and its spill folder."""
-    for leftover in root.glob(f"{layout.WORK}*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink(missing_ok=True)
-
-
-def _lock(root: Path) -> Any:
-    handle = (root / ".ingester.lock").open("a+")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        handle.seek(0)
-        holder = handle.read().strip() or "unknown"
-        handle.close()
-        raise EnvironmentProblem(
-            f"another process is folding results into {root / layout.SNAPSHOT}",
-            notes=[f"process {holder} holds {root / '.ingester.lock'}"],
-            help="wait for that launch to end, or stop it with `mtlfleet stop`",
-        ) from None
-    handle.truncate(0)
-    handle.write(str(os.getpid()))
-    handle.flush()
-    return handle
-
-
-def _connect(path: Path) -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(str(path), config={"storage_compatibility_version": STORAGE_VERSION, "threads": 2})
-
-
-def _reopen(path: Path) -> duckdb.DuckDBPyConnection | None:
-    """The private file as it was left, its log replayed; None when it is damaged or of another schema version."""
-    con = None
-    try:
-        con = _connect(path)
-        found = con.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
-        if found and found[0] == str(SCHEMA_VERSION):
-            create_views(con)
-            comment(con)
-            return con
-    except duckdb.Error:
-        pass
-    if con is not None:
-        con.close()
-    return None
-
-
-def _set_meta(con: duckdb.DuckDBPyConnection, **facts: object) -> None:
-    for key, value in facts.items():
-        con.execute("DELETE FROM meta WHERE key = ?", [key])
-        con.execute("INSERT INTO meta VALUES (?, ?)", [key, str(value)])
-
-
-def _version() -> str:
-    try:
-        return version("mtlfleet")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
-
-
-def _ledger_rows(root: Path, segments: Sequence[Segment]) -> pa.Table:
-    import pyarrow.parquet as pq
-
+def _ledger_rows(sound: Mapping[Segment, Seen]) -> pa.Table:
     now = datetime.now(UTC)
-    rows = []
-    for segment in segments:
-        path = root / segment.path
-        try:
-            count = pq.read_metadata(path).num_rows
-        except (OSError, pa.ArrowInvalid) as error:
-            raise StoreDamaged(f"{path} cannot be read: {first_line(error)}") from error
-        rows.append(
-            {
-                "segment": segment.path,
-                "table_name": segment.table,
-                "study_id": segment.study,
-                "trial_id": segment.trial,
-                "attempt": segment.attempt,
-                "part": segment.part,
-                "rows": count,
-                "bytes": path.stat().st_size,
-                "ingested_at": now,
-            }
-        )
+    rows = [
+        {
+            "segment": segment.path,
+            "table_name": segment.table,
+            "study_id": segment.study,
+            "trial_id": segment.trial,
+            "attempt": segment.attempt,
+            "part": segment.part,
+            "rows": seen.rows,
+            "bytes": seen.size_bytes,
+            "min_step": seen.min_step,
+            "max_step": seen.max_step,
+            "schema_version": seen.schema_version,
+            "sha256": seen.sha256,
+            "ingested_at": now,
+        }
+        for segment, seen in sound.items()
+    ]
     return pa.Table.from_pylist(rows, schema=LEDGER.arrow)

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from mtlfleet.errors import UsageError
 
 SNAPSHOT = "results.duckdb"
-WORK = ".work.duckdb"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _CLAIM = re.compile(r"attempt=(\d+)\.json")

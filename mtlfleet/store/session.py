@@ -8,18 +8,23 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from mtlfleet.errors import StoreDamaged
+from mtlfleet.errors import EnvironmentProblem, StoreDamaged
 from mtlfleet.store import layout
 from mtlfleet.store.database import (
     attempt_rows,
+    comment,
     create_tables,
     create_views,
+    damaged,
     document_rows,
     first_line,
     insert,
     load_segments,
     lock_rows,
+    look_at,
     quoted,
+    table_version,
+    view_version,
 )
 from mtlfleet.store.freshness import Freshness
 from mtlfleet.store.schema import (
@@ -32,6 +37,32 @@ from mtlfleet.store.schema import (
     SCHEMA_VERSION,
     SEGMENT_TABLES,
 )
+
+
+def attach(con: duckdb.DuckDBPyConnection, root: Path, source: str, *, comments: bool = False) -> Freshness:
+    """Make the store's tables and views in ``con``: ``live``, the published ``snapshot`` alone, or from ``segments``.
+
+    ``comments``: say what tables and columns mean also where they are made anew (the snapshot always does). Raises
+    EnvironmentProblem when there is no snapshot to use.
+    """
+    if source != "snapshot":
+        freshness = attach_live(con, root, use_snapshot=source == "live")
+        if comments and _database(con) != "snapshot":
+            comment(con)
+        return freshness
+    con.execute("SET TimeZone = 'UTC'")
+    if not _attach_snapshot(con, root / layout.SNAPSHOT):
+        raise EnvironmentProblem(
+            f"{root / layout.SNAPSHOT} is not there, or of another version",
+            help="leave --snapshot out: the segments hold every row",
+        )
+    con.execute("USE snapshot")
+    return Freshness(_age(con), 0)
+
+
+def _database(con: duckdb.DuckDBPyConnection) -> str:
+    row = con.execute("SELECT current_database()").fetchone()
+    return str(row[0]) if row else ""
 
 
 def attach_live(con: duckdb.DuckDBPyConnection, root: Path, *, use_snapshot: bool = True) -> Freshness:
@@ -48,6 +79,9 @@ def attach_live(con: duckdb.DuckDBPyConnection, root: Path, *, use_snapshot: boo
     snapshot = use_snapshot and _attach_snapshot(con, root / layout.SNAPSHOT)
     ledger = {row[0] for row in con.execute("SELECT segment FROM snapshot.segments").fetchall()} if snapshot else set()
     pending = [s for s in segments if s.path not in ledger]
+    _, unsound = look_at(root, pending)
+    if unsound:
+        raise damaged(unsound, root)
     if snapshot and not pending and _is_current(con, root):
         con.execute("USE snapshot")
         return Freshness(_age(con), 0)
@@ -68,14 +102,14 @@ def _attach_snapshot(con: duckdb.DuckDBPyConnection, path: Path) -> bool:
         return False
     try:
         con.execute(f"ATTACH {quoted(str(path))} AS snapshot (READ_ONLY)")
-        found = con.execute("SELECT value FROM snapshot.meta WHERE key = 'schema_version'").fetchone()
+        facts = dict(con.execute("SELECT key, value FROM snapshot.meta").fetchall())
     except duckdb.Error as error:
         raise StoreDamaged(
             f"{path} cannot be opened: {first_line(error)}",
             notes=["it is only a copy: the segments beside it hold every row"],
             help=f"delete {path.name} and run the command again; the next launch publishes a new one",
         ) from error
-    if found is None or int(found[0]) != SCHEMA_VERSION:
+    if facts.get("table_version") != table_version():  # of another mtlfleet: the segments say the same
         con.execute("DETACH snapshot")
         return False
     return True
@@ -100,7 +134,10 @@ def _age(con: duckdb.DuckDBPyConnection) -> float:
 
 
 def _is_current(con: duckdb.DuckDBPyConnection, root: Path) -> bool:
-    """Whether the snapshot has every claim, end and document; its segments were compared before."""
+    """Whether the snapshot has our views and every claim, end and document; its segments were compared before."""
+    views = con.execute("SELECT value FROM snapshot.meta WHERE key = 'view_version'").fetchone()
+    if views != (view_version(),):
+        return False
     attempts = con.execute("SELECT study_id, trial_id, attempt, ended_at IS NOT NULL FROM snapshot.attempts").fetchall()
     if {tuple(claim) for claim in layout.list_claims(root)} != set(attempts):
         return False

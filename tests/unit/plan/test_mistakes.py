@@ -435,6 +435,17 @@ error[E414]: method `adatask` is an optimizer with moments of its own, and would
    = help: overrides: [{when: {method: adatask}, set: {train.optimizer: sgd, train.momentum: 0}}]
 """,
     ),
+    "patience without a choice": (
+        ("steps: 300}", "steps: 300, keep: last, patience: 3}"),
+        """\
+error[E415]: `patience` stops a trial for its best checkpoint, and `keep: last` throws that away
+  --> study.yaml:15:88
+   |
+15 | train: {optimizer: adam, lr: 1e-3, global_batch: 64, steps: 300, keep: last, patience: 3}
+   |                                                                                        ^ needs keep: best
+   = help: leave `keep` out, or `patience`
+""",
+    ),
     "a YAML tag": (
         ("lr: 1e-3", "lr: !!python/name:os.system x"),
         """\

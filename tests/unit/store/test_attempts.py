@@ -100,7 +100,7 @@ def test_states_follow_the_highest_attempt_and_the_first_word(tmp_path: Path) ->
 
 
 def test_a_failed_write_keeps_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mtlfleet.store import writer as module
+    from mtlfleet.store import durable
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -108,7 +108,7 @@ def test_a_failed_write_keeps_the_rows(tmp_path: Path, monkeypatch: pytest.Monke
     writer = claim(tmp_path)
     writer.step_metric(1, "a", "loss", 1.0)
     with monkeypatch.context() as patch:
-        patch.setattr(module.pq, "write_table", full)
+        patch.setattr(durable.os, "fsync", full)
         with pytest.raises(EnvironmentProblem, match="No space left"):
             writer.flush()
     writer.step_metric(2, "a", "loss", 2.0)

@@ -13,6 +13,7 @@ import pytest
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
 from mtlfleet.store import Ingester, Store, register_claim, write_document
 from mtlfleet.store.schema import ALL_TABLES
+from mtlfleet.store.workfile import path_in
 
 VIEWS = ("final_metrics", "leaderboard", "delta_m", "best_trial_per_method", "progress", "budget", "trial_summary")
 
@@ -89,7 +90,7 @@ def test_a_damaged_private_file_is_made_anew(make_study: Callable[..., Path]) ->
     with Ingester(root) as ingester:
         ingester.run_once()
     before = content(root / "results.duckdb")
-    work = root / ".work.duckdb"
+    work = path_in(root)
     for damage in (b"", b"not a database", work.read_bytes()[:5000]):
         work.write_bytes(damage)
         with Ingester(root) as ingester:
