@@ -44,15 +44,14 @@ class GradientEngine:
     backward:       ``"sequential"``: K passes, one task's gradient alive at a time, from the representation if that is
                     known; ``"batched"``: ``chunk`` tasks per pass; ``"factored"``: the Gram without the weight
                     gradients of linear layers and convolutions, where that saves operations; ``"auto"``: the one of
-                    these that is computed to be cheapest, from shapes alone; ``"measured"``: the one whose steps turn
-                    out fastest when each has taken a few. All are exact, and equal but for rounding.
+                    these that is computed to be cheapest, from shapes alone; ``"measured"``: the one whose first steps
+                    turn out fastest. All are exact, and equal but for rounding.
     chunk:          tasks per batched pass; 0 is all of them. Their gradients are alive together.
     representation: the module whose output all heads read, if ``step`` is not told it as ``features``.
     approximate:    None; ``"ub"``: the Gram at the representation; ``"sketch"``: the Gram of random-sign sketches.
     every:          look at gradients in each ``every``-th step only; in between the last weights are used (labelled).
     accumulation:   what ``accumulate`` does. ``"reduce"``: exchange each micro-batch's task gradients; ``"local"``: add
-                    them up on this rank and exchange once; both are exact. ``"first"``: the weights of the first
-                    micro-batch for all of them (labelled).
+                    them up here and exchange once (both exact); ``"first"``: weights of the first for all (labelled).
     loss_scale:     fp16: a number, or ``"dynamic"``; one factor on all losses, divided out before a method looks.
     max_skips:      more steps in a row with non-finite numbers than this raise ``Diverged`` on every rank; None: never.
     process_group:  default: torch's default group if initialised, else a single process.

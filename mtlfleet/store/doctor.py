@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mtlfleet.errors import FleetError, StoreDamaged
-from mtlfleet.store import layout
+from mtlfleet.store import layout, workfile
 from mtlfleet.store.attempts import read_json
 from mtlfleet.store.database import first_line, quoted
 from mtlfleet.store.layout import Segment
@@ -103,8 +103,7 @@ def _move(root: Path, path: Path, place: Path) -> Path:
 def _publish(root: Path) -> None:
     from mtlfleet.store.ingest import Ingester
 
-    for leftover in (root / layout.WORK, root / f"{layout.WORK}.wal"):
-        leftover.unlink(missing_ok=True)
+    workfile.discard(workfile.path_in(root))
     with Ingester(root) as ingester:
         ingester.rebuild()
 

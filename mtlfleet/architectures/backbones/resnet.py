@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 
 from mtlfleet.architectures.base import Backbone, Stage, backbone
 from mtlfleet.architectures.heads import groups
-from mtlfleet.datasets.files import sha256
 from mtlfleet.errors import EnvironmentProblem
 
 LAYERS: Mapping[int, tuple[int, ...]] = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
@@ -142,8 +142,10 @@ class ResNet(Backbone):
             raise EnvironmentProblem(
                 f"there are no weights at {path}", help="weights are never downloaded: put them there"
             )
-        if self.weights_sha256 and sha256(path) != self.weights_sha256:
-            raise EnvironmentProblem(f"{path} has SHA-256 {sha256(path)}, the study names {self.weights_sha256}")
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if self.weights_sha256 and found != self.weights_sha256:
+            raise EnvironmentProblem(f"{path} has SHA-256 {found}, the study names {self.weights_sha256}")
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
