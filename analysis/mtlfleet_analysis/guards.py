@@ -44,7 +44,7 @@ def fired(evidence: Evidence, claim: Claim, pairing: Pairing) -> tuple[Guard, ..
         "equal_tuning": _unequal_tuning(evidence, claim),
         "equal_compute": _unequal_compute(evidence, claim),
         "tuning_seeds_disjoint": _reused_seeds(evidence, claim),
-        "baseline_chosen_on_validation": _unchosen(pairing),
+        "baseline_chosen_on_validation": _unchosen(claim, pairing),
         "stl_in_study": _no_reference(evidence, claim),
         "ratio_scale": _interval_scale(evidence, claim),
         "test_read_once": _test_reads(evidence, claim),
@@ -115,7 +115,9 @@ def _reused_seeds(evidence: Evidence, claim: Claim) -> str:
     return f"seeds used for tuning and again as evidence: {sorted(both)}" if both else ""
 
 
-def _unchosen(pairing: Pairing) -> str:
+def _unchosen(claim: Claim, pairing: Pairing) -> str:
+    if claim.baseline.sweep:  # every point is tested; where nothing was tuned, no point has to be chosen
+        return ""
     places_without = [f"{c.dataset}/{c.architecture}" for c in pairing.choices if c.baseline is None]
     if not places_without:
         return ""
