@@ -153,3 +153,18 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     plain = name.lower().replace("-", "").replace("_", "")
     found = difflib.get_close_matches(plain, list(folded), n=1, cutoff=cutoff)
     return folded[found[0]] if found else None
+
+
+def among(known: Iterable[str], name: str, most: int = 12) -> str:
+    """The note on what there is: every known name, or where they are many the closest ones and how many more.
+
+    >>> among(["mgda", "sum"], "mgad")
+    'known: mgda, sum'
+    >>> among([f"task_{n}" for n in range(40)], "tsk_31", most=6)
+    'known: task_31, task_3, task_1 and 37 more'
+    """
+    names = list(known)
+    if len(names) <= most:
+        return f"known: {', '.join(names) or 'none'}"
+    close = difflib.get_close_matches(name, names, n=most // 2, cutoff=0.0)
+    return f"known: {', '.join(close)} and {len(names) - len(close)} more"

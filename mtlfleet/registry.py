@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mtlfleet.errors import PluginError, UnknownName, nearest
+from mtlfleet.errors import PluginError, UnknownName, among, nearest
 
 T = TypeVar("T")
 
@@ -76,6 +76,11 @@ class Entry:
     @property
     def defaults(self) -> dict[str, Any]:
         return {p.name: p.default for p in self.parameters if p.default is not REQUIRED}
+
+    def batches(self, params: Mapping[str, Any]) -> int:
+        """Batches that a step of this method draws in all, with these parameters; as far as its own source says."""
+        looked_at = params.get("batches", self.traits.get("batches", 1))
+        return int(looked_at) + int(self.traits.get("outer_batches", 0))
 
     @property
     def presets(self) -> Mapping[str, Mapping[str, Any]]:
@@ -265,7 +270,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
     names = sorted(known)
     close = nearest(name, names)
     hint = f"did you mean `{close}`?" if close else None
-    return UnknownName(f"no {kind} is called `{name}`", notes=[f"known: {', '.join(names) or 'none'}"], help=hint)
+    return UnknownName(f"no {kind} is called `{name}`", notes=[among(names, name)], help=hint)
 
 
 def _import(entry: Entry) -> type[Any]:

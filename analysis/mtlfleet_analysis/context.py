@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from mtlfleet.plan.claims import PROTOCOL_VERSION, Claim
 from mtlfleet_analysis.budget import budgets, ratio
+from mtlfleet_analysis.estimands import stated
 from mtlfleet_analysis.evidence import Evidence
 from mtlfleet_analysis.guards import CHECKED
 from mtlfleet_analysis.pairing import Pair, Pairing, places
@@ -19,26 +21,14 @@ from mtlfleet_analysis.sensitivity import dataset_means
 def context(evidence: Evidence, claim: Claim, pairing: Pairing, standing: Standing) -> dict[str, Any]:
     """The ``detail`` of a verdict, as JSON values."""
     pairs = pairing.pairs
-    mine, *theirs = budgets(evidence, claim, places(evidence, claim))
-    most = max(theirs, key=lambda b: b.tuning_trials)
-    seconds = [b.tuning_device_s + b.final_device_s for b in (mine, most)]
-    counts = {d: sum(p.dataset == d for p in pairs) for d in sorted({p.dataset for p in pairs})}
     return {
         "protocol": PROTOCOL_VERSION,
         "registration": claim.registration(evidence.sha256),
         "standing": {"status": standing.status, "number": standing.number, "note": standing.note},
+        "amended": [asdict(a) for a in standing.amended],
         "guards_checked": list(CHECKED),
-        "question": claim.question,
-        "method": claim.method,
-        "baseline": list(claim.baseline.best_of),
-        "alternative": claim.alternative,
-        "margin": claim.margin,
-        "alpha": claim.alpha,
-        "scope": claim.scope,
-        "family": claim.family,
-        "parity": {"status": claim.parity, "reason": claim.parity_reason},
-        "estimand": {"kind": claim.estimand.kind, "task": claim.estimand.task, "metric": claim.estimand.metric},
-        "pairs_per_dataset": counts,
+        **_asked(evidence, claim),
+        "pairs_per_dataset": {d: sum(p.dataset == d for p in pairs) for d in sorted({p.dataset for p in pairs})},
         "seeds": len({p.seed for p in pairs}),
         "effects": dataset_means(pairs) if pairs else {},
         "rho": _rho(pairs),
@@ -46,12 +36,7 @@ def context(evidence: Evidence, claim: Claim, pairing: Pairing, standing: Standi
             "method": sum(p.method_imputed for p in pairs),
             "baseline": sum(p.baseline_imputed for p in pairs),
         },
-        "budget": {
-            "tuning_trials": {b.method: b.tuning_trials for b in (mine, *theirs)},
-            "tuning_ratio": ratio(mine.tuning_trials, most.tuning_trials),
-            "device_s": {b.method: b.tuning_device_s + b.final_device_s for b in (mine, *theirs)},
-            "device_ratio": ratio(seconds[0], seconds[1]),
-        },
+        "budget": _budget(evidence, claim),
         "choices": [
             {"dataset": c.dataset, "architecture": c.architecture, "baseline": c.baseline, "scores": dict(c.scores)}
             for c in pairing.choices
@@ -60,6 +45,38 @@ def context(evidence: Evidence, claim: Claim, pairing: Pairing, standing: Standi
             [p.dataset, p.architecture, p.seed, p.method, p.baseline, p.method_imputed, p.baseline_imputed]
             for p in pairs
         ],
+    }
+
+
+def _asked(evidence: Evidence, claim: Claim) -> dict[str, Any]:
+    """The claim itself, its estimand with unit, sign and convention."""
+    return {
+        "question": claim.question,
+        "literature": claim.use,
+        "method": claim.method,
+        "baseline": list(claim.baseline.best_of),
+        "alternative": claim.alternative,
+        "margin": claim.margin,
+        "alpha": claim.alpha,
+        "scope": claim.scope,
+        "family": claim.family,
+        "correction": claim.correction,
+        "stopping": asdict(claim.stopping),
+        "parity": {"status": claim.parity, "reason": claim.parity_reason},
+        "estimand": stated(claim.estimand, evidence.metrics),
+    }
+
+
+def _budget(evidence: Evidence, claim: Claim) -> dict[str, Any]:
+    """What both sides were given."""
+    mine, *theirs = budgets(evidence, claim, places(evidence, claim))
+    most = max(theirs, key=lambda b: b.tuning_trials)
+    seconds = [b.tuning_device_s + b.final_device_s for b in (mine, most)]
+    return {
+        "tuning_trials": {b.method: b.tuning_trials for b in (mine, *theirs)},
+        "tuning_ratio": ratio(mine.tuning_trials, most.tuning_trials),
+        "device_s": {b.method: b.tuning_device_s + b.final_device_s for b in (mine, *theirs)},
+        "device_ratio": ratio(seconds[0], seconds[1]),
     }
 
 

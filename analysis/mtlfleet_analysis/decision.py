@@ -73,10 +73,10 @@ class Decision:
     label: str = ""
 
 
-def claim_p(claim: Claim, test: ShiftTest) -> float:
-    """The one-sided p-value of the null that the claim would reject."""
+def claim_p(claim: Claim, test: ShiftTest, eps: float = 0.0) -> float:
+    """The one-sided p-value of the null that the claim would reject; ``eps``: by how much a sweep must be beaten."""
     if claim.alternative == "superiority":
-        return test.above(0.0)
+        return test.above(eps)
     if claim.alternative == "non_inferiority":
         return test.above(-claim.margin)
     if claim.alternative == "no_better_than":
@@ -84,12 +84,13 @@ def claim_p(claim: Claim, test: ShiftTest) -> float:
     return max(test.above(-claim.margin), test.below(claim.margin))
 
 
-def decide(claim: Claim, test: ShiftTest, alpha: float) -> Decision:
+def decide(claim: Claim, test: ShiftTest, alpha: float, eps: float = 0.0) -> Decision:
     """The verdict at level ``alpha``: theta is the effect, delta the margin, L and U the one-sided limits.
 
-    superiority: supported if L > 0 (negligible if also U < delta), refuted if U < delta. non_inferiority: L > -delta,
-    U < -delta. equivalence: L > -delta and U < delta, L > delta or U < -delta. no_better_than: U < delta, L > delta.
-    The nulls theta <= 0 and theta >= delta exclude each other, so asking both costs no level.
+    superiority: supported if L > eps, which is 0 but for sweeps (negligible if also U < delta), refuted if U < delta.
+    non_inferiority: L > -delta, U < -delta. equivalence: L > -delta and U < delta, L > delta or U < -delta.
+    no_better_than: U < delta, L > delta. The nulls theta <= 0 and theta >= delta exclude each other, so asking both
+    costs no level.
     """
     delta = claim.margin
 
@@ -103,7 +104,7 @@ def decide(claim: Claim, test: ShiftTest, alpha: float) -> Decision:
     within = "equivalent" if equivalent else ""
     rules: dict[str, Callable[[], list[tuple[bool, Answer, str]]]] = {
         "superiority": lambda: [
-            (low(0.0), "supported", "negligible" if delta > 0 and high(delta) else ""),
+            (low(eps), "supported", "negligible" if delta > 0 and high(delta) else ""),
             (high(delta), "refuted", within or ("worse" if high(0.0) else "")),
         ],
         "non_inferiority": lambda: [(low(-delta), "supported", within), (high(-delta), "refuted", "worse")],

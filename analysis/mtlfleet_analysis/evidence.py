@@ -85,6 +85,36 @@ class Twins:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trace:
+    """What the final runs of one place logged about gradients at one step: a median, 10th and 90th percentile.
+
+    ``quantity``: ``cosine`` over pairs of tasks, or ``weight``; ``what``: the pair, or the task.
+    """
+
+    quantity: str
+    method: str
+    dataset: str
+    architecture: str
+    step: int
+    what: str
+    low: float
+    middle: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class External:
+    """A number that others published: shown beside our own, and part of no test."""
+
+    source: str
+    dataset: str
+    method: str
+    task: str
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """A study's runs and everything needed to read them.
 
@@ -107,6 +137,8 @@ class Evidence:
     versions: Mapping[str, str] = field(default_factory=dict)
     twins: tuple[Twins, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)  # of methods, datasets, architectures, for people
+    traces: tuple[Trace, ...] = ()
+    external: tuple[External, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "runs", tuple(sorted(self.runs, key=lambda run: tuple(map(repr, run.order)))))

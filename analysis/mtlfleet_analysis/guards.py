@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mtlfleet.plan.claims import Claim
-from mtlfleet_analysis.budget import budgets
+from mtlfleet_analysis.budget import budgets, ratio
 from mtlfleet_analysis.evidence import Evidence, Run
 from mtlfleet_analysis.pairing import Pairing, places, seeds_of
 from mtlfleet_analysis.scoring import outcomes, scale_of, wanted_readings
@@ -14,6 +14,7 @@ CHECKED = (
     "complete_pairs",
     "same_seeds",
     "equal_tuning",
+    "equal_compute",
     "tuning_seeds_disjoint",
     "baseline_chosen_on_validation",
     "stl_in_study",
@@ -41,6 +42,7 @@ def fired(evidence: Evidence, claim: Claim, pairing: Pairing) -> tuple[Guard, ..
         "complete_pairs": _incomplete(evidence, claim, pairing),
         "same_seeds": _different_seeds(evidence, claim),
         "equal_tuning": _unequal_tuning(evidence, claim),
+        "equal_compute": _unequal_compute(evidence, claim),
         "tuning_seeds_disjoint": _reused_seeds(evidence, claim),
         "baseline_chosen_on_validation": _unchosen(pairing),
         "stl_in_study": _no_reference(evidence, claim),
@@ -66,8 +68,8 @@ def _incomplete(evidence: Evidence, claim: Claim, pairing: Pairing) -> str:
     wanted = len(places(evidence, claim)) * len(seeds_of(evidence, claim))
     if not wanted:
         return f"no final run of {claim.method} or {', '.join(claim.baseline.best_of)}"
-    owed = [f"{m}/{d}/{a}/s{s} ({state})" for m, d, a, s, state in pairing.missing]
-    if not owed or (len(pairing.pairs) == wanted):
+    owed = sorted({f"{m}/{d}/{a}/s{s} ({state})" for m, d, a, s, state in pairing.missing})
+    if not owed:
         return ""
     return f"{len(pairing.pairs)} of {wanted} pairs are complete; missing {_some(owed)}"
 
@@ -91,6 +93,20 @@ def _unequal_tuning(evidence: Evidence, claim: Claim) -> str:
     if mine == sum(theirs) or all(mine == count for count in theirs):
         return ""
     return "tuning trials differ: " + ", ".join(f"{b.method} {b.tuning_trials}" for b in found)
+
+
+def _unequal_compute(evidence: Evidence, claim: Claim) -> str:
+    """Device seconds, tuning included, against each baseline; only where the claim declares a tolerance."""
+    if claim.compute_tolerance is None:
+        return ""
+    mine, *theirs = budgets(evidence, claim, places(evidence, claim))
+    used = mine.tuning_device_s + mine.final_device_s
+    wrong = []
+    for b in theirs:
+        found = ratio(used, b.tuning_device_s + b.final_device_s)
+        if found is None or abs(found - 1) > claim.compute_tolerance:
+            wrong.append(f"{b.method} {'nothing' if found is None else f'x {found:.2f}'}")
+    return f"device time differs by more than {claim.compute_tolerance:g}: {_some(wrong)}" if wrong else ""
 
 
 def _reused_seeds(evidence: Evidence, claim: Claim) -> str:

@@ -62,6 +62,18 @@ def mean_of_means(means: Sequence[float] | Floats) -> Mean:
     return Mean(float(m.mean()), float(m.std(ddof=1) / np.sqrt(m.size)), m.size - 1)
 
 
+def resampled_mean(means: Sequence[float] | Floats, test_fraction: float) -> Mean:
+    """Mean over overlapping resampled splits of one dataset: variance times (1/n + f / (1 - f)).
+
+    Source: Nadeau & Bengio, Inference for the generalization error, Machine Learning 52, 2003.
+    """
+    m = np.sort(checked(means))
+    if m.size < 2:
+        return Mean(float(m.mean()), float("nan"), float("nan"))
+    spread = float(m.var(ddof=1)) * (1 / m.size + test_fraction / (1 - test_fraction))
+    return Mean(float(m.mean()), float(np.sqrt(spread)), m.size - 1)
+
+
 def power_above(distance: float, se: float, df: float, alpha: float) -> float:
     """P(the one-sided t test at ``alpha`` rejects) when the truth lies ``distance`` beyond the null."""
     if not (np.isfinite(se) and df > 0):

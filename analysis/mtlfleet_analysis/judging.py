@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,16 +13,19 @@ from mtlfleet.plan.claims import Claim
 from mtlfleet.plan.streams import stream
 from mtlfleet.plan.trial import digest
 from mtlfleet_analysis.context import context
-from mtlfleet_analysis.decision import Decision, ShiftTest, claim_p, decide, holm_levels
+from mtlfleet_analysis.decision import Decision, ShiftTest, claim_p, decide
 from mtlfleet_analysis.evidence import Evidence
+from mtlfleet_analysis.families import levels
+from mtlfleet_analysis.followups import follow_ups
 from mtlfleet_analysis.guards import Guard, fired
-from mtlfleet_analysis.intervals import Mean, mean_of_means, stratified_mean
-from mtlfleet_analysis.multiplicity import benjamini_hochberg, holm
-from mtlfleet_analysis.pairing import Pair, Pairing, pair
+from mtlfleet_analysis.looks import Look, looks
+from mtlfleet_analysis.pairing import Pair
 from mtlfleet_analysis.planning import Noise, datasets_needed, power, seeds_needed
+from mtlfleet_analysis.questions import Gathered, Question, gather, pose
 from mtlfleet_analysis.registering import Standing, standing
-from mtlfleet_analysis.sensitivity import dataset_means, main_test, rows
+from mtlfleet_analysis.sensitivity import mean_of, rows
 from mtlfleet_analysis.sentences import sentence
+from mtlfleet_analysis.sequential import Anytime, Scheduled
 from mtlfleet_analysis.verdict import Verdict, plain
 
 if TYPE_CHECKING:
@@ -35,31 +38,54 @@ class Case:
     """One claim with what was found before its family is looked at."""
 
     claim: Claim
-    pairing: Pairing
+    looks: tuple[Look, ...]
+    gathered: tuple[Gathered, ...]
     guards: tuple[Guard, ...]
     standing: Standing
     registration: str
     seed: int
 
     @cached_property
-    def p(self) -> float:
-        """The claim's own p; 1 where a guard fired, so that the claim stays in its family."""
-        return claim_p(self.claim, self.test) if self.pairs and not self.guards else 1.0
-
-    @property
-    def pairs(self) -> tuple[Pair, ...]:
-        return self.pairing.pairs
+    def questions(self) -> tuple[Question, ...]:
+        """What is asked at each look reached."""
+        return tuple(pose(found, self.seed) for found in self.gathered)
 
     @cached_property
     def test(self) -> ShiftTest:
-        return main_test(self.claim, self.pairs, self.seed)
+        tests = tuple(q.test for q in self.questions)
+        if self.claim.stopping.kind != "group_sequential":
+            return tests[-1]
+        return Scheduled(tests, tuple(look.share for look in self.looks))
+
+    @cached_property
+    def eps(self) -> float:
+        return max(q.eps for q in self.questions)
+
+    @cached_property
+    def p(self) -> float:
+        """The claim's own p; 1 where a guard fired, so that the claim stays in its family."""
+        return 1.0 if self.guards else claim_p(self.claim, self.test, self.eps)
 
     @property
-    def mean(self) -> Mean:
-        """The estimate behind the printed interval."""
-        if self.claim.scope == "datasets_like_these":
-            return mean_of_means(list(dataset_means(self.pairs).values()))
-        return stratified_mean([p.difference for p in self.pairs], [p.stratum for p in self.pairs])
+    def pairs(self) -> tuple[Pair, ...] | None:
+        return None if self.guards else self.questions[-1].focus.pairs
+
+    def decided(self, level: float) -> tuple[Decision, int]:
+        """The decision, and at which look (from 0) it was reached: the first that decides stands."""
+        if not isinstance(self.test, Scheduled):
+            return self._at(self.test, self.questions[-1], level), len(self.looks) - 1
+        decision = Decision("inconclusive")
+        for i, question in enumerate(self.questions):
+            decision = self._at(self.test.until(i + 1), question, level)
+            if decision.answer != "inconclusive":
+                return decision, i
+        return decision, len(self.questions) - 1
+
+    def _at(self, test: ShiftTest, question: Question, level: float) -> Decision:
+        decision = decide(self.claim, test, level, self.eps)
+        if decision.answer == "supported" and self.claim.alternative == "superiority" and question.grid_too_coarse:
+            return Decision("inconclusive", "sweep too coarse")
+        return decision
 
 
 def judge(study: Study, store: Store) -> tuple[Verdict, ...]:
@@ -70,60 +96,88 @@ def judge(study: Study, store: Store) -> tuple[Verdict, ...]:
 
 
 def judge_evidence(evidence: Evidence, claims: Sequence[Claim]) -> tuple[Verdict, ...]:
-    """Judge all claims: Holm over the registered claims of a family, Benjamini-Hochberg over the unregistered ones."""
+    """Judge all claims: Holm or max-T over the registered claims of a family, Benjamini-Hochberg over the others."""
     cases = [_case(evidence, claim) for claim in claims]
-    levels: dict[str, tuple[float, float, int]] = {}  # claim id -> adjusted p, level, family size
+    found: dict[str, tuple[float, float, int]] = {}  # claim id -> adjusted p, level, family size
     for family in dict.fromkeys((c.claim.family, c.standing.confirmatory) for c in cases):
         members = [c for c in cases if (c.claim.family, c.standing.confirmatory) == family]
-        p = [c.p for c in members]
-        adjusted = (holm if family[1] else benjamini_hochberg)(p)
-        at = holm_levels(p, [c.claim.alpha for c in members]) if family[1] else [c.claim.alpha for c in members]
-        size = len(members)
-        levels |= {c.claim.id: (float(a), level, size) for c, a, level in zip(members, adjusted, at, strict=True)}
-    return tuple(_verdict(evidence, case, *levels[case.claim.id]) for case in cases)
+        seed = stream(int(members[0].registration[:15], 16), "max-t")
+        pairs = [c.pairs if c.claim.correction == "max_t" else None for c in members]
+        at = levels([c.claim for c in members], [c.p for c in members], pairs, seed, family[1])
+        found |= {c.claim.id: (*one, len(members)) for c, one in zip(members, at, strict=True)}
+    return tuple(_verdict(evidence, case, *found[case.claim.id]) for case in cases)
 
 
 def _case(evidence: Evidence, claim: Claim) -> Case:
-    pairing = pair(evidence, claim)
-    guards = fired(evidence, claim, pairing)
+    reached = looks(evidence, claim)
+    gathered = tuple(gather(look.evidence, claim) for look in reached)
+    guards = fired(reached[-1].evidence, claim, gathered[-1].guarded)
     registration = claim.registration(evidence.sha256)
     seed = stream(int(registration[:15], 16), "sign-flip")
-    return Case(claim, pairing, guards, standing(evidence, claim), registration, seed)
+    return Case(claim, reached, gathered, guards, standing(evidence, claim), registration, seed)
 
 
 def _verdict(evidence: Evidence, case: Case, p_adjusted: float, level: float, family_size: int) -> Verdict:
     claim = case.claim
-    detail = context(evidence, claim, case.pairing, case.standing) | {"family_size": family_size, "level": level}
+    decision, at = (Decision("invalid"), len(case.looks) - 1) if case.guards else case.decided(level)
+    pairing = case.gathered[at].shown if case.guards else case.questions[at].focus
+    detail = context(case.looks[at].evidence, claim, pairing, case.standing)
+    detail |= {"family_size": family_size, "level": level, "look": _look(evidence, case, at)}
     made = Verdict(
         claim=claim,
         verdict="invalid",
         guards=tuple(str(guard) for guard in case.guards),
-        n_pairs=len(case.pairs),
-        n_datasets=len({p.dataset for p in case.pairs}),
+        n_pairs=len(pairing.pairs),
+        n_datasets=len({p.dataset for p in pairing.pairs}),
         sha256=digest(plain({"registration": case.registration, "pairs": detail["pairs"]})),
         detail=detail,
     )
     if not case.guards:
-        made = _measured(made, case, p_adjusted, level)
+        made = _measured(made, case, decision, at, p_adjusted, level)
     return replace(made, sentence=sentence(made))
 
 
-def _measured(made: Verdict, case: Case, p_adjusted: float, level: float) -> Verdict:
+def _look(evidence: Evidence, case: Case, at: int) -> dict[str, Any]:
+    """Which look the verdict rests on; seeds beyond it are known and not used."""
+    stopping, look = case.claim.stopping, case.looks[at]
+    return {
+        "kind": stopping.kind,
+        "number": look.number,
+        "of": len(stopping.looks) or 1,
+        "seeds": look.seeds,
+        "unused_seeds": len({r.seed for r in evidence.phase("final")}) - look.seeds if stopping.kind != "fixed" else 0,
+        "share": look.share,
+    }
+
+
+def _measured(made: Verdict, case: Case, decision: Decision, at: int, p_adjusted: float, level: float) -> Verdict:
     """The verdict of a claim that no guard stops."""
-    claim, mean, test = case.claim, case.mean, case.test
-    low, high = mean.interval(0.95)
-    decision = decide(claim, test, level)
-    others = rows(claim, case.pairs, level, case.seed)
-    noise = Noise.of(
-        np.array([p.difference for p in case.pairs]), [p.stratum for p in case.pairs], [p.dataset for p in case.pairs]
-    )
-    extra = {
+    claim, question = case.claim, case.questions[at]
+    pairs, test = question.focus.pairs, case.test.until(at + 1) if isinstance(case.test, Scheduled) else case.test
+    own = level * case.looks[at].share  # what this look spends
+    fixed = not isinstance(test, Anytime)  # the power of a test that may go on for ever is no property of its seeds
+    mean = mean_of(claim, pairs)
+    low, high = test.limits(0.025) if isinstance(test, Anytime) else mean.interval(0.95)
+    others = rows(claim, pairs, own, case.seed, case.eps, case.gathered[at].order)
+    noise = Noise.of(np.array([p.difference for p in pairs]), [p.stratum for p in pairs], [p.dataset for p in pairs])
+    extra: dict[str, Any] = {
         "limits": list(test.limits(level)),
         "would_be": decision.answer,
         "sensitivity": [
-            {"analysis": r.analysis, "effect": r.effect, "p": r.p_value, "verdict": r.decision.answer} for r in others
+            {
+                "analysis": r.analysis,
+                "effect": r.effect,
+                "p": r.p_value,
+                "verdict": r.decision.answer,
+                "able": r.able,
+            }
+            for r in others
         ],
-        "datasets_needed": datasets_needed(claim, noise, level) if noise else None,
+        "datasets_needed": datasets_needed(claim, noise, own, case.eps) if noise else None,
+        "win_rate": _win_rate(pairs),
+        "e_value": test.e_value(case.eps) if isinstance(test, Anytime) else None,
+        "follow_ups": follow_ups(case.gathered[at], decision, own, case.seed),
+        **(question.facts or {}),
     }
     shown = decision if case.standing.confirmatory else Decision("observed", _direction(test, claim.alpha))
     return replace(
@@ -135,11 +189,18 @@ def _measured(made: Verdict, case: Case, p_adjusted: float, level: float) -> Ver
         ci_high=high,
         p_value=case.p,
         p_adjusted=p_adjusted,
-        power=power(claim, noise, noise.seeds, level) if noise and claim.margin > 0 else None,
-        seeds_needed=seeds_needed(claim, noise, level) if noise else None,
-        fragile=any(r.decision.answer != decision.answer for r in others),
+        power=power(claim, noise, noise.seeds, own, eps=case.eps) if noise and claim.margin > 0 and fixed else None,
+        seeds_needed=seeds_needed(claim, noise, own, case.eps) if noise and fixed else None,
+        fragile=decision.label != "sweep too coarse"
+        and any(r.able and r.decision.answer != decision.answer for r in others),
         detail={**made.detail, **extra},
     )
+
+
+def _win_rate(pairs: Sequence[Pair]) -> float:
+    """Share of the pairs in which the method is ahead, ties half."""
+    d = [p.difference for p in pairs]
+    return (sum(x > 0 for x in d) + 0.5 * sum(x == 0 for x in d)) / len(d)
 
 
 def _direction(test: ShiftTest, alpha: float) -> str:

@@ -50,7 +50,8 @@ class Leaderboard:
 
 def leaderboard(evidence: Evidence, alpha: float = 0.05) -> Leaderboard:
     """Mean improvement on single-task learning of every method, over all places; failures scored worst."""
-    where = tuple((d, a) for d in evidence.datasets for a in evidence.architectures)
+    run = {(r.dataset, r.architecture) for r in evidence.runs}  # a study may leave out cells
+    where = tuple((d, a) for d in evidence.datasets for a in evidence.architectures if (d, a) in run or not run)
     scores, failures = _scores(evidence)
     seeds = evidence.seeds or tuple(sorted({r.seed for r in evidence.phase("final")}))
     wanted = len(where) * len(seeds)

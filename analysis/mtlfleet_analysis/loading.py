@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mtlfleet.errors import StoreDamaged
-from mtlfleet.plan.claims import Baseline, Claim, Estimand
+from mtlfleet.plan.claims import Claim, claim_from
 from mtlfleet.plan.tasks import Metric
 from mtlfleet.store import claim_locks, write_document
-from mtlfleet_analysis.evidence import Evidence, Registration, Run, TaskFact, Twins
+from mtlfleet.store.query import names
+from mtlfleet_analysis.evidence import Evidence, External, Registration, Run, TaskFact, Trace, Twins
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +59,23 @@ SELECT method, twin, phase, dataset, architecture, identical AS runs FROM twins
 WHERE study_id = ? AND identical = compared ORDER BY ALL"""
 
 
+TRACES = """
+WITH logged AS (
+  SELECT 'cosine' AS quantity, study_id, trial_id, step, concat(task_i, ' · ', task_j) AS what, cosine::DOUBLE AS value
+  FROM task_gradient_pairs WHERE scope = 'shared'
+  UNION ALL
+  SELECT 'weight', study_id, trial_id, step, unnest(tasks), unnest(weights)::DOUBLE
+  FROM task_gradients WHERE scope = 'shared' AND len(weights) = len(tasks)
+)
+SELECT quantity, method, dataset, architecture, step, what, quantile_cont(value, 0.1) AS low,
+       quantile_cont(value, 0.5) AS middle, quantile_cont(value, 0.9) AS high
+FROM logged JOIN trials USING (study_id, trial_id)
+WHERE study_id = ? AND phase = 'final' AND task = '*' AND isfinite(value) GROUP BY ALL ORDER BY ALL"""
+EXTERNAL = """
+SELECT source, dataset, method, task, metric, value::DOUBLE AS value FROM external_metrics
+WHERE study_id = ? AND isfinite(value) ORDER BY ALL"""
+
+
 def asked_by(study: Study) -> Asked:
     return Asked(
         name=study.name,
@@ -98,16 +116,6 @@ def asked_of_store(store: Store, study: str) -> Asked:
     )
 
 
-def claim_from(raw: Mapping[str, Any]) -> Claim:
-    """Inverse of ``Claim.to_dict`` after a trip through JSON."""
-    given = dict(raw)
-    given["estimand"] = Estimand(**given["estimand"])
-    given["baseline"] = Baseline(**{**given["baseline"], "best_of": tuple(given["baseline"]["best_of"])})
-    for name in ("datasets", "architectures"):
-        given[name] = tuple(given[name])
-    return Claim(**given)
-
-
 def from_store(study: Study | Asked, store: Store) -> Evidence:
     """Everything judging and the report read, from one consistent state of the store."""
     asked = study if isinstance(study, Asked) else asked_by(study)
@@ -116,6 +124,8 @@ def from_store(study: Study | Asked, store: Store) -> Evidence:
         metrics = _rows(session, "SELECT * FROM metric_defs WHERE study_id = ? ORDER BY metric", asked.name)
         tasks = _rows(session, "SELECT * FROM task_defs WHERE study_id = ? ORDER BY dataset, task", asked.name)
         twins = _rows(session, TWINS, asked.name)
+        traces = _rows(session, TRACES, asked.name)
+        external = _rows(session, EXTERNAL, asked.name) if "external_metrics" in names() else []
         versions = _rows(session, "SELECT mtlfleet_version FROM studies WHERE study_id = ?", asked.name)
     single = {run.method for run in runs if run.task != "*"}
     return Evidence(
@@ -136,6 +146,8 @@ def from_store(study: Study | Asked, store: Store) -> Evidence:
         registrations=tuple(_registrations(claim_locks(store.root, asked.name))),
         labels=asked.labels,
         twins=tuple(Twins(**row) for row in twins),
+        traces=tuple(Trace(**row) for row in traces),
+        external=tuple(External(**row) for row in external),
         versions={"mtlfleet": versions[0]["mtlfleet_version"]} if versions else {},
     )
 

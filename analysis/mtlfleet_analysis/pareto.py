@@ -43,6 +43,42 @@ def hypervolume(
     return _volume(losses[(losses < ref).all(axis=1)], ref)
 
 
+def hypervolume_ratio(
+    points: npt.ArrayLike,
+    others: npt.ArrayLike,
+    reference: npt.ArrayLike,
+    higher_is_better: Sequence[bool] | bool = False,
+) -> float:
+    """Hypervolume of one set over that of another, both [points, objectives] with equally many points.
+
+    Raises ValueError for sets of different size, of which the larger one is favoured, and for an empty denominator.
+    """
+    a, b = np.asarray(points, dtype=np.float64), np.asarray(others, dtype=np.float64)
+    if a.shape != b.shape:
+        raise ValueError(f"points and others: sets of equal size are compared, found {a.shape} and {b.shape}")
+    volume = hypervolume(b, reference, higher_is_better)
+    if volume == 0:
+        raise ValueError("others: no point of it dominates the reference")
+    return hypervolume(a, reference, higher_is_better) / volume
+
+
+def eps_indicator(
+    points: npt.ArrayLike, others: npt.ArrayLike, higher_is_better: Sequence[bool] | bool = False
+) -> float:
+    """Additive epsilon: what every objective of ``points`` must gain for each of ``others`` to be weakly dominated.
+
+    At most zero where ``points`` already dominate. Source: Zitzler et al., IEEE TEC 7, 2003.
+
+    >>> eps_indicator([[1.0, 3.0]], [[2.0, 2.0]])
+    1.0
+    """
+    a, _ = _as_losses(points, higher_is_better)
+    b, _ = _as_losses(others, higher_is_better)
+    if a.shape[1] != b.shape[1] or not (len(a) and len(b)):
+        raise ValueError(f"expected two non-empty sets of one width, found shapes {a.shape} and {b.shape}")
+    return float((a[:, None, :] - b[None, :, :]).max(axis=2).min(axis=0).max())
+
+
 def _volume(losses: Floats, ref: Floats) -> float:
     if losses.shape[0] == 0:
         return 0.0

@@ -40,8 +40,13 @@ class Noise:
         return cls(within, seeds, len(names), between)
 
 
-def power(claim: Claim, noise: Noise, seeds: float, alpha: float, datasets: int | None = None) -> float:
-    """P(supported) if the truth lies at the margin (superiority) or at zero (the others), at level ``alpha``."""
+def power(
+    claim: Claim, noise: Noise, seeds: float, alpha: float, datasets: int | None = None, eps: float = 0.0
+) -> float:
+    """P(supported) if the truth lies at the margin (superiority) or at zero (the others), at level ``alpha``.
+
+    ``eps``: by how much a sweep must be beaten, which leaves less of the margin to be seen.
+    """
     squares = np.square(noise.within)
     count = datasets or noise.datasets
     if claim.scope == "these_datasets":
@@ -54,24 +59,25 @@ def power(claim: Claim, noise: Noise, seeds: float, alpha: float, datasets: int 
         per_dataset = max(1, len(noise.within) // noise.datasets)
         se = math.sqrt((noise.between**2 + float(squares.mean()) / seeds / per_dataset) / count)
         df = count - 1.0
-    reached = power_above(claim.margin, se, df, alpha)
+    beyond = claim.margin - (eps if claim.alternative == "superiority" else 0.0)
+    reached = power_above(beyond, se, df, alpha)
     return max(0.0, 2 * reached - 1) if claim.alternative == "equivalence" else reached
 
 
-def seeds_needed(claim: Claim, noise: Noise, alpha: float) -> int | None:
+def seeds_needed(claim: Claim, noise: Noise, alpha: float, eps: float = 0.0) -> int | None:
     """Smallest number of seeds a dataset with a power of 0.8; None where no number of seeds reaches it."""
-    if not claim.margin > 0 or power(claim, noise, MOST_SEEDS, alpha) < TARGET:
+    if not claim.margin > 0 or power(claim, noise, MOST_SEEDS, alpha, eps=eps) < TARGET:
         return None
-    return _smallest(lambda n: power(claim, noise, n, alpha) >= TARGET, MOST_SEEDS)
+    return _smallest(lambda n: power(claim, noise, n, alpha, eps=eps) >= TARGET, MOST_SEEDS)
 
 
-def datasets_needed(claim: Claim, noise: Noise, alpha: float) -> int | None:
+def datasets_needed(claim: Claim, noise: Noise, alpha: float, eps: float = 0.0) -> int | None:
     """Smallest number of datasets like these with a power of 0.8 at the present number of seeds."""
     if claim.scope == "these_datasets" or not claim.margin > 0:
         return None
-    if power(claim, noise, noise.seeds, alpha, 1000) < TARGET:
+    if power(claim, noise, noise.seeds, alpha, 1000, eps) < TARGET:
         return None
-    return _smallest(lambda d: power(claim, noise, noise.seeds, alpha, d) >= TARGET, 1000)
+    return _smallest(lambda d: power(claim, noise, noise.seeds, alpha, d, eps) >= TARGET, 1000)
 
 
 def _smallest(reached: Callable[[int], bool], most: int) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy import stats
 
 from mtlfleet_analysis.evidence import Evidence, Run, Split
+from mtlfleet_analysis.pareto import non_dominated
 from mtlfleet_analysis.scoring import outcomes, scale_of
 
 
@@ -70,7 +71,11 @@ def _interval(values: list[float]) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Point:
-    """One operating point: values of the primary metrics in the order of ``tasks``; ``kind``: sweep, seed or mean."""
+    """One operating point: values of the primary metrics in the order of ``tasks``.
+
+    ``kind``: ``tried`` (a configuration of a baseline), ``front`` (one that no other configuration of the same baseline
+    beats on every task), ``seed`` or ``mean`` of final runs, ``weight`` (the mean of one member of a declared sweep).
+    """
 
     method: str
     kind: str
@@ -89,8 +94,13 @@ class Tradeoff:
     points: tuple[Point, ...]
 
 
-def tradeoffs(evidence: Evidence, sweeps: Iterable[str]) -> tuple[Tradeoff, ...]:
-    """Validation points of every method's final runs, and of each configuration that the ``sweeps`` methods tried."""
+def tradeoffs(
+    evidence: Evidence, sweeps: Iterable[str], declared: Iterable[tuple[str, ...]] = ()
+) -> tuple[Tradeoff, ...]:
+    """Validation points of every method's final runs, and of each configuration that the ``sweeps`` methods tried.
+
+    ``declared``: sweeps of static weights whose points are methods of the study, in their order.
+    """
     swept = [m for m in evidence.methods if m in set(sweeps)]
     found = []
     for dataset in evidence.datasets:
@@ -98,7 +108,10 @@ def tradeoffs(evidence: Evidence, sweeps: Iterable[str]) -> tuple[Tradeoff, ...]
         up = tuple(evidence.up(metric) for _, metric in axes)
         for architecture in evidence.architectures:
             here = [r for r in evidence.runs if (r.dataset, r.architecture) == (dataset, architecture)]
-            points = [*_final_points(evidence, here, axes), *_sweep_points(here, swept, axes)]
+            points = [*_final_points(evidence, here, axes), *_sweep_points(here, swept, axes, up)]
+            means = {p.method: p for p in points if p.kind == "mean"}
+            for i, members in enumerate(dict.fromkeys(declared)):
+                points += [replace(means[m], kind="weight", label=f"{i}") for m in members if m in means]
             if len(axes) > 1 and points:
                 found.append(Tradeoff(dataset, architecture, axes, up, tuple(points)))
     return tuple(found)
@@ -126,16 +139,22 @@ def _final_points(evidence: Evidence, here: list[Run], axes: tuple[tuple[str, st
     return points
 
 
-def _sweep_points(here: list[Run], swept: list[str], axes: tuple[tuple[str, str], ...]) -> list[Point]:
+def _sweep_points(
+    here: list[Run], swept: list[str], axes: tuple[tuple[str, str], ...], up: tuple[bool, ...]
+) -> list[Point]:
+    """Every configuration a method tried; those that another one beats on every task do not belong to its front."""
     points: list[Point] = []
     split: Split = "val"
     for method in swept:
         tune = [r for r in here if r.phase == "tune" and r.method == method and r.task == "*"]
+        tried: list[Point] = []
         for index in sorted({r.config_index for r in tune}):
             members = [r for r in tune if r.config_index == index]
             rows = _values(({(t, m): v for (s, t, m), v in r.values.items() if s == split} for r in members), axes)
             if rows:
-                points.append(Point(method, "sweep", _mean(rows), _settings(members[0].params)))
+                tried.append(Point(method, "tried", _mean(rows), _settings(members[0].params)))
+        best = [bool(x) for x in non_dominated([p.values for p in tried], up)] if tried else []
+        points += [replace(p, kind="front") if on else p for p, on in zip(tried, best, strict=True)]
     return points
 
 

@@ -123,7 +123,10 @@ def wanted_readings(scale: Scale, estimand: Estimand, evidence: Evidence) -> tup
     """The readings an estimand averages: percent changes only of metrics with a true zero."""
     if estimand.kind == "metric":
         return tuple(r for r in scale.ranked if r == (estimand.task, estimand.metric))
-    return tuple(r for r in scale.ranked if evidence.metrics[r[1]].scale == "ratio")
+    ratio = tuple(r for r in scale.ranked if evidence.metrics[r[1]].scale == "ratio")
+    if estimand.task is None:
+        return ratio
+    return tuple(r for r in ratio if r[0] == estimand.task and estimand.metric in (None, r[1]))
 
 
 def combine(
@@ -140,6 +143,18 @@ def combine(
     if any(not reference.get(r) for r in wanted):
         return None
     base = [reference[r] for r in wanted]
-    if estimand.kind == "delta_p":
-        return delta_m(values, base, up, "per_task", [task for task, _ in wanted])
-    return -delta_m(values, base, up, "flat")
+    if estimand.kind in ("delta_m", "delta_task"):
+        return -delta_m(values, base, up, "flat")
+    tasks = [task for task, _ in wanted]
+    if not estimand.preferences:
+        return delta_m(values, base, up, "per_task", tasks)
+    return _preferred(dict(estimand.preferences[0]), values, base, up, tasks)
+
+
+def _preferred(
+    preference: Mapping[str, float], values: list[float], base: list[float], up: list[bool], tasks: list[str]
+) -> float:
+    """Percent changes averaged within each task, then weighted by one declared preference that is scaled to sum one."""
+    own = {task: [i for i, t in enumerate(tasks) if t == task] for task in dict.fromkeys(tasks)}
+    gains = {t: -delta_m([values[i] for i in at], [base[i] for i in at], [up[i] for i in at]) for t, at in own.items()}
+    return math.fsum(preference[t] * gains[t] for t in sorted(gains)) / math.fsum(preference[t] for t in sorted(gains))

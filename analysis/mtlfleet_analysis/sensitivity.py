@@ -9,8 +9,9 @@ import numpy as np
 
 from mtlfleet.plan.claims import Claim
 from mtlfleet_analysis.decision import Decision, FlipTest, ShiftTest, claim_p, decide
-from mtlfleet_analysis.intervals import mean_of_means, stratified_mean
+from mtlfleet_analysis.intervals import Mean, mean_of_means, resampled_mean, stratified_mean
 from mtlfleet_analysis.pairing import Pair
+from mtlfleet_analysis.sequential import Anytime
 from mtlfleet_analysis.signflip import FLIPS, Floats
 from mtlfleet_analysis.significance import wilcoxon_signed_rank
 
@@ -35,12 +36,17 @@ class RankTest:
 
 @dataclass(frozen=True)
 class Row:
-    """One other analysis: what it is, its effect, its p and its verdict."""
+    """One other analysis: what it is, its effect, its p and its verdict.
+
+    ``able``: whether it has pairs enough to decide anything at the claim's level; one that has not makes nothing
+    fragile.
+    """
 
     analysis: str
     effect: float
     p_value: float
     decision: Decision
+    able: bool = True
 
 
 def dataset_means(pairs: Sequence[Pair]) -> dict[str, float]:
@@ -51,40 +57,69 @@ def dataset_means(pairs: Sequence[Pair]) -> dict[str, float]:
     return {d: float(np.mean(np.sort([np.mean(np.sort(v)) for v in by.values()]))) for d, by in sorted(found.items())}
 
 
-def main_test(claim: Claim, pairs: Sequence[Pair], seed: int, flips: int = FLIPS) -> ShiftTest:
-    """The test a claim's scope asks for."""
+def mean_of(claim: Claim, pairs: Sequence[Pair]) -> Mean:
+    """The estimate with its standard error, as the claim's scope and splits ask for."""
     if claim.scope == "datasets_like_these":
         return mean_of_means(list(dataset_means(pairs).values()))
+    if claim.splits.kind == "resampled":
+        return resampled_mean(list(dataset_means(pairs).values()), claim.splits.test_fraction or 0.0)
+    return stratified_mean([p.difference for p in pairs], [p.stratum for p in pairs])
+
+
+def by_seed(pairs: Sequence[Pair], order: Sequence[int]) -> Floats:
+    """Mean difference of each seed over the strata, in the study's order of seeds: a stream that can be followed."""
+    found = {s: [p.difference for p in pairs if p.seed == s] for s in order}
+    return np.array([np.mean(np.sort(values)) for values in found.values() if values])
+
+
+def main_test(
+    claim: Claim, pairs: Sequence[Pair], seed: int, flips: int = FLIPS, order: Sequence[int] | None = None
+) -> ShiftTest:
+    """The test a claim's scope, splits and stopping rule ask for. ``order``: the study's seeds."""
+    if claim.scope == "datasets_like_these" or claim.splits.kind == "resampled":
+        return mean_of(claim, pairs)
+    if claim.stopping.kind == "anytime":
+        return Anytime(by_seed(pairs, order or sorted({p.seed for p in pairs})))
     return FlipTest.of([p.difference for p in pairs], [p.stratum for p in pairs], seed, flips)
 
 
-def _others(claim: Claim, pairs: Sequence[Pair], seed: int) -> Iterator[tuple[str, Sequence[Pair], ShiftTest]]:
+def _others(
+    claim: Claim, pairs: Sequence[Pair], seed: int, order: Sequence[int] | None
+) -> Iterator[tuple[str, Sequence[Pair], ShiftTest]]:
     differences = np.array([p.difference for p in pairs])
     means = np.array(list(dataset_means(pairs).values()))
     if claim.scope == "datasets_like_these":
         if means.size >= 5:
             yield "sign-flip of dataset means", pairs, FlipTest.of(list(means), [0] * means.size, seed)
             yield "Wilcoxon of dataset means", pairs, RankTest(means)
-    else:
+    elif claim.splits.kind != "resampled" and claim.stopping.kind != "anytime":
         by_t = stratified_mean(differences, [p.stratum for p in pairs])
         if np.isfinite(by_t.se):
             yield "stratified t", pairs, by_t
         yield "Wilcoxon signed-rank", pairs, RankTest(differences)
-    smallest = 2 if claim.scope == "datasets_like_these" else 1
+    smallest = 1 if claim.scope == "these_datasets" and claim.splits.kind != "resampled" else 2
     names = sorted({p.dataset for p in pairs})
     if len(names) > smallest:
         for name in names:
             rest = [p for p in pairs if p.dataset != name]
-            yield f"without {name}", rest, main_test(claim, rest, seed, FEWER)
+            yield f"without {name}", rest, main_test(claim, rest, seed, FEWER, order)
     whole = [p for p in pairs if not p.imputed]
     if len(whole) < len(pairs) and len({p.dataset for p in whole}) >= smallest:
-        yield "complete cases only", whole, main_test(claim, whole, seed, FEWER)
+        yield "complete cases only", whole, main_test(claim, whole, seed, FEWER, order)
 
 
-def rows(claim: Claim, pairs: Sequence[Pair], alpha: float, seed: int) -> tuple[Row, ...]:
+def rows(
+    claim: Claim,
+    pairs: Sequence[Pair],
+    alpha: float,
+    seed: int,
+    eps: float = 0.0,
+    order: Sequence[int] | None = None,
+) -> tuple[Row, ...]:
     """Every other analysis at the same level."""
     found = []
-    for name, used, test in _others(claim, pairs, seed):
+    for name, used, test in _others(claim, pairs, seed, order):
         effect = float(np.mean(list(dataset_means(used).values())))
-        found.append(Row(name, effect, claim_p(claim, test), decide(claim, test, alpha)))
+        able = not isinstance(test, FlipTest | RankTest) or 2.0**-test.differences.size <= alpha
+        found.append(Row(name, effect, claim_p(claim, test, eps), decide(claim, test, alpha, eps), able))
     return tuple(found)

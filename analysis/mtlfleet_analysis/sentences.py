@@ -63,6 +63,9 @@ def interval(verdict: Verdict) -> str:
 
 def baseline_text(verdict: Verdict) -> str:
     names = verdict.claim.baseline.best_of
+    if verdict.claim.baseline.sweep:
+        preference = _preference(verdict)
+        return f"every point of the sweep {names[0]} … {names[-1]}{preference}"
     if len(names) == 1:
         return names[0]
     chosen = {c["baseline"] for c in verdict.detail["choices"]}
@@ -71,11 +74,46 @@ def baseline_text(verdict: Verdict) -> str:
     return f"{only}, the best of {joined} on validation" if only else f"the best of {joined}"
 
 
+def _preference(verdict: Verdict) -> str:
+    """The declared preference that speaks loudest, where there are several."""
+    rows = verdict.detail.get("front", {}).get("preferences", [])
+    if not rows or (len(rows) == 1 and rows[0]["w"] == "equal"):
+        return ""
+    best = min(rows, key=lambda row: row["p"])
+    return f" under the preference {', '.join(f'{task} {declared(w)}' for task, w in best['w'].items())}"
+
+
 def sentence(verdict: Verdict) -> str:
     """The whole statement."""
     if verdict.verdict == "invalid":
         return f"Not judged: {'; '.join(g.partition(': ')[2] for g in verdict.guards)}."
-    return f"{_finding(verdict)} ({_numbers(verdict)}).{_open(verdict)}{_marks(verdict)}"
+    finding = _safety(verdict) if verdict.claim.estimand.kind == "every_task" else _finding(verdict)
+    return f"{finding} ({_numbers(verdict)}).{_open(verdict)}{_tasks(verdict)}{_marks(verdict)}"
+
+
+def _safety(verdict: Verdict) -> str:
+    """Safe on every task, harmful on one, or neither shown."""
+    margin = f"{declared(verdict.claim.margin)} {short_unit(verdict.unit)}"
+    who = f"{verdict.claim.method} against {baseline_text(verdict)}"
+    worst = (
+        f"{verdict.detail['worst_task']}, the weakest, changes by {signed(verdict.effect)} {short_unit(verdict.unit)}"
+    )
+    said = {
+        "supported": f"Safe: {who} loses less than {margin} on every task",
+        "refuted": f"Unsafe: {who} loses more than {margin} on some task",
+        "inconclusive": f"Not shown safe: {who}, at most {margin} lost on every task",
+        "observed": f"Observed, not registered before its runs: {who} on every task, {verdict.label}",
+    }
+    return f"{said[verdict.verdict]}; {worst}"
+
+
+def _tasks(verdict: Verdict) -> str:
+    """The tasks that stand on their own behind a supported average."""
+    found = verdict.detail.get("follow_ups", [])
+    if not found or verdict.verdict != "supported":
+        return ""
+    alone = [row["task"] for row in found if row["supported"]]
+    return f" On its own (Holm over {len(found)} tasks): {', '.join(alone) or 'no task'}."
 
 
 def _finding(verdict: Verdict) -> str:
@@ -113,7 +151,8 @@ def _finding(verdict: Verdict) -> str:
 
 def _numbers(verdict: Verdict) -> str:
     detail = verdict.detail
-    adjusted = "BH" if verdict.verdict == "observed" else "Holm"
+    corrections = {"holm": "Holm", "max_t": "max-T"}
+    adjusted = "BH" if verdict.verdict == "observed" else corrections[verdict.claim.correction]
     p = p_text(verdict.p_value)
     if detail["family_size"] > 1:
         p += f", {adjusted} {p_text(verdict.p_adjusted)}"
@@ -125,13 +164,25 @@ def _numbers(verdict: Verdict) -> str:
     power = ""
     if verdict.power is not None:
         power = f"; power {verdict.power:.2f} at the margin {declared(verdict.claim.margin)}"
-    return f"{interval(verdict)}; {p}; {design}{power}"
+    return f"{interval(verdict)}; {p}{_looked(verdict)}; {design}{power}"
+
+
+def _looked(verdict: Verdict) -> str:
+    """The look of a schedule, or the e-value of an open one."""
+    look = verdict.detail["look"]
+    if look["kind"] == "group_sequential":
+        return f", look {look['number']} of {look['of']}"
+    return f", e = {number(verdict.detail['e_value'])}" if look["kind"] == "anytime" else ""
 
 
 def _open(verdict: Verdict) -> str:
     """What would decide an inconclusive claim."""
     if verdict.verdict != "inconclusive":
         return ""
+    if verdict.label == "sweep too coarse":
+        return _finer(verdict)
+    if verdict.detail["look"]["kind"] == "anytime":
+        return " More seeds may be added and looked at at no cost in error."
     if not verdict.claim.margin > 0:
         return " Declare a margin to learn how many seeds would decide it."
     needed, have = verdict.seeds_needed, verdict.detail["seeds"]
@@ -145,9 +196,22 @@ def _open(verdict: Verdict) -> str:
     return " There was power enough at the margin: the effect seems to lie between zero and the margin."
 
 
+def _finer(verdict: Verdict) -> str:
+    """Which weights a sweep lacks."""
+    front = verdict.detail["front"]
+    grid = "cannot be measured" if front["eps_grid"] is None else f"is {number(front['eps_grid'])}"
+    text = f" The sweep is too coarse: the bulge of its front between two points {grid}"
+    added = sorted({tuple(w) for row in front["finer"] for w in row["weights"]})
+    weights = "; ".join(", ".join(declared(x) for x in w) for w in added[:4])
+    return text + (f"; weights to add: {weights}." if weights else ".")
+
+
 def _marks(verdict: Verdict) -> str:
     failures = verdict.detail["failures"]
-    text = ""
+    text = "".join(
+        f" Amended: the wording locked @{a['number']} was replaced after {counted(a['runs'], 'final run')}."
+        for a in verdict.detail["amended"]
+    )
     if failures["method"] or failures["baseline"]:
         text += (
             f" Failed runs scored worst: {failures['method']} of the method, {failures['baseline']} of the baseline."
@@ -155,6 +219,10 @@ def _marks(verdict: Verdict) -> str:
     if verdict.detail["parity"]["status"] == "waived":
         text += f" Equal tuning was waived: {verdict.detail['parity']['reason'] or 'no reason given'}."
     if verdict.fragile:
-        other = [r["analysis"] for r in verdict.detail["sensitivity"] if r["verdict"] != verdict.detail["would_be"]]
+        other = [
+            r["analysis"]
+            for r in verdict.detail["sensitivity"]
+            if r["able"] and r["verdict"] != verdict.detail["would_be"]
+        ]
         text += f" Fragile; another verdict from: {', '.join(other)}."
     return text

@@ -131,6 +131,15 @@ def _signs(n: int, flips: int, seed: int) -> Iterator[Floats]:
         yield bits.astype(np.float64) * 2.0 - 1.0
 
 
+def sign_rows(n: int, flips: int, seed: int, *, exact_up_to: int) -> Iterator[Floats]:
+    """Rows of n signs: every one of the 2^n up to ``exact_up_to``, else ``flips`` drawn ones, in chunks."""
+    if n > exact_up_to:
+        yield from _signs(n, flips, seed)
+        return
+    counted = np.arange(2**n, dtype=np.int64)
+    yield ((counted[:, None] >> np.arange(n)) & 1).astype(np.float64) * 2.0 - 1.0
+
+
 @dataclass(frozen=True)
 class FlipMeans:
     """The weighted mean of every flipped subset, which answers all shifts at once.

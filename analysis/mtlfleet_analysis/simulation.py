@@ -42,6 +42,7 @@ class Design:
     shared: float = 0.25
     between: float = 0.0
     fates: Mapping[tuple[str, str, int], str] = field(default_factory=dict)
+    sweep: Mapping[str, float] = field(default_factory=dict)  # method -> weight of the first task, the others share
     study: str = "simulated"
     scale: float = 1.0  # multiplies every reading: a change of unit
 
@@ -100,7 +101,7 @@ class _Draw:
 
     def run(self, phase: str, dataset: str, architecture: str, method: str, task: str, seed: int, config: int) -> Run:
         d = self.design
-        weight = (config + 1) / (d.configs + 1)
+        weight = d.sweep.get(method, (config + 1) / (d.configs + 1))
         tasks = d.tasks if task == "*" else (task,)
         address = (phase, dataset, architecture, method, seed, config)
         state = d.fates.get((method, dataset, seed), "done") if phase == "final" else "done"
@@ -129,12 +130,18 @@ class _Draw:
             state=state,
             reason="" if state == "done" else f"simulated {state}",
             label=f"{method}/{dataset}/{architecture}/s{seed}",
-            params=json.dumps({"weight": round(weight, 3)}),
+            params=json.dumps(self.params(method, weight)),
             device_s=10.0 * (2 if method not in ("stl", "ls") else 1),
             test_reads=1 if phase == "final" and state == "done" else 0,
             started_at=STARTED,
             values=values,
         )
+
+    def params(self, method: str, weight: float) -> dict[str, object]:
+        if method not in self.design.sweep:
+            return {"weight": round(weight, 3)}
+        others = len(self.design.tasks) - 1
+        return {"weights": [weight, *([(1 - weight) / others] * others)]}
 
     def base(self, dataset: str, task: str) -> float:
         rng = np.random.default_rng(stream(self.seed, f"base/{dataset}/{task}"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, MutableMapping
-from importlib import import_module, metadata
+from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 import click
@@ -29,13 +30,17 @@ HELP: Mapping[str, str] = {
     "methods": "List the balancing methods, or show one.",
     "datasets": "List the datasets, or show one.",
     "architectures": "List the architectures, or show one.",
-    "export": "Write results as parquet, csv, duckdb, latex or markdown.",
+    "shell": "Ask many questions in SQL, at a prompt.",
+    "open": "Open the results in DuckDB's own command line or web page.",
+    "export": "Write results as parquet, csv, duckdb, latex or markdown, or mirror them to MLflow or TensorBoard.",
+    "import": "Put published tables beside the study's own results.",
+    "doctor": "Check this machine, or a results store; repair a damaged one.",
     "gc": "Delete what no result needs: old checkpoints, orphans.",
     "schema": "The study file's JSON Schema, for editors.",
     "explain": "What an error code means and how to mend it.",
     "version": "Versions of mtlfleet and of what it runs on.",
 }
-COMMANDS: Mapping[str, str] = {name: f"mtlfleet.cli.{name}" for name in HELP}
+COMMANDS: Mapping[str, str] = {name: f"mtlfleet.cli.{name}{'_' * iskeyword(name)}" for name in HELP}
 _REPORTED = ("torch", "ray", "duckdb", "pyarrow", "pydantic")
 
 
@@ -80,6 +85,8 @@ class LazyGroup(click.Group):
 
 def versions() -> dict[str, str]:
     """Installed versions from package metadata; nothing is imported for them."""
+    from importlib import metadata
+
     found: MutableMapping[str, str] = {}
     for package in ("mtlfleet", *_REPORTED):
         try:

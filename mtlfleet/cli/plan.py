@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mtlfleet.cli import output
 from mtlfleet.plan import Cell, Study, Trial
+
+if TYPE_CHECKING:
+    from mtlfleet_analysis.preflight import Preflight
 
 DONE = frozenset({"done", "diverged"})
 
@@ -24,12 +27,14 @@ def command(study: str, json_: bool) -> None:
     total = Counter[str]()
     for row in rows:
         total.update({k: row[k] for k in ("tune", "final", "done", "missing")})
+    ahead = _preflights(found)
     if json_:
         warnings = [output.diagnostic_json(d) for d in found.warnings.diagnostics]
         facts = {"study": found.name, "sha256": found.sha256, "root": str(found.root), "seeds": list(found.seeds)}
-        output.emit(output.as_json("mtlfleet/plan/1", **facts, cells=rows, total=dict(total), warnings=warnings))
+        output.emit(output.as_json("mtlfleet/plan/1", **facts, cells=rows, total=dict(total), warnings=warnings,
+                                   claims=[p.to_dict() for p in ahead]))  # fmt: skip
         return
-    output.emit(_page(found, rows, total))
+    output.emit(_page(found, rows, total, ahead))
     if found.warnings.diagnostics:
         output.print_findings(found.warnings)
 
@@ -79,7 +84,33 @@ def _outcomes(study: Study, trials: Iterable[Trial]) -> frozenset[str]:
     return frozenset(trial for trial, state in states.items() if state in DONE)
 
 
-def _page(study: Study, rows: list[dict[str, Any]], total: Counter[str]) -> str:
+def _preflights(study: Study) -> list[Preflight]:
+    """What each claim's design can show; the noise is taken from pairs that are in the store already, else assumed."""
+    if not study.claims:
+        return []
+    from mtlfleet_analysis.preflight import preflight
+
+    pilot = None
+    if (study.root / "results.duckdb").is_file():
+        from mtlfleet.store import open_store
+        from mtlfleet_analysis.loading import from_store
+
+        pilot = from_store(study, open_store(study.root))
+    families = Counter(claim.family for claim in study.claims)
+    return [
+        preflight(
+            claim,
+            datasets=len(claim.datasets or study.datasets),
+            architectures=len(claim.architectures or study.architectures),
+            seeds=len(study.seeds),
+            family=families[claim.family],
+            pilot=pilot,
+        )
+        for claim in study.claims
+    ]
+
+
+def _page(study: Study, rows: list[dict[str, Any]], total: Counter[str], ahead: list[Preflight]) -> str:
     names = ("method", "dataset", "architecture", "configurations", "tune", "final", "done", "missing")
     numbers = names[3:]
     sums = ("total", "", "", "", *(total[n] for n in names[4:]))
@@ -94,7 +125,7 @@ def _page(study: Study, rows: list[dict[str, Any]], total: Counter[str]) -> str:
         "",
         output.table(names, [*([row[n] for n in names] for row in rows), sums], right=numbers),
     ]
-    claims = [_claim(study, i) for i in range(len(study.claims))]
+    claims = [line for i, found in enumerate(ahead) for line in (_claim(study, i), *_ahead(study, i, found))]
     return "\n".join([*lines, *(["", *claims] if claims else [])])
 
 
@@ -106,6 +137,24 @@ def _claim(study: Study, index: int) -> str:
     waived = f"; parity waived: {claim.parity_reason}" if claim.parity == "waived" else ""
     asserted = f"{claim.alternative} of {claim.method} over {against}"
     return f"claim {claim.id}: {asserted}, margin {claim.margin:g} {claim.estimand.unit}{waived}"
+
+
+def _ahead(study: Study, index: int, found: Preflight) -> list[str]:
+    """Resolution at every look, power at the margin, seeds that would do."""
+    claim, lines = study.claims[index], []
+    for look in found.looks:
+        able = "can decide" if look.able else "cannot decide"
+        smallest = f"smallest p {look.smallest_p:.2g}, needed {look.level:.2g}" if look.smallest_p else "a t test"
+        lines.append(f"  {look.seeds} seeds: {smallest}: {able}")
+    if found.power is None:
+        lines.append(f"  power: not known before the runs (noise {found.noise})")
+        return lines
+    truth = f"at the margin {claim.margin:g}" if claim.alternative == "superiority" else "at no difference"
+    needed = f"; 0.8 needs {found.seeds_needed} seeds" if found.seeds_needed else ""
+    if found.datasets_needed:
+        needed += f"{' or' if needed else '; 0.8 needs'} {found.datasets_needed} datasets"
+    lines.append(f"  power {found.power:.2f} {truth} (noise {found.noise}, {found.pair_sd:.2g} a pair){needed}")
+    return lines
 
 
 def _span(seeds: tuple[int, ...]) -> str:

@@ -12,6 +12,8 @@ import click
 if TYPE_CHECKING:
     from typing import Any
 
+    from mtlfleet.store.query import Source
+
 FORMATS = ("table", "csv", "tsv", "json", "jsonl", "parquet", "arrow", "markdown")
 
 
@@ -27,8 +29,11 @@ FORMATS = ("table", "csv", "tsv", "json", "jsonl", "parquet", "arrow", "markdown
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, help="Seconds."
 )
-@click.option("--segments", is_flag=True, help="Ignore the snapshot; read the segments only.")
-@click.option("--names", "list_names", is_flag=True, help="List tables and views with their columns.")
+@click.option("--limit", type=click.IntRange(min=1), help="Rows that a table shows. Default: 10000.")
+@click.option("--live", "source", flag_value="live", default=True, help="Everything flushed so far (the default).")
+@click.option("--snapshot", "source", flag_value="snapshot", help="Only the published results.duckdb.")
+@click.option("--segments", "source", flag_value="segments", help="Only the segments; ignore results.duckdb.")
+@click.option("--names", "list_names", is_flag=True, help="List tables and views with their columns: @names.")
 def command(
     study: Path,
     query: str | None,
@@ -37,43 +42,44 @@ def command(
     output: Path | None,
     params: tuple[str, ...],
     timeout: float,
-    segments: bool,
+    limit: int | None,
+    source: Source,
     list_names: bool,
 ) -> None:
     """Answer one SELECT over STUDY (a study file or a store folder).
 
-    QUERY is SQL, `-` for standard input, or one of @leaderboard, @progress, @verdicts, @failures. Answers
-    hold everything flushed so far. The query runs in a process that cannot write, connect or read other files.
+    QUERY is SQL, `-` for standard input, or a canned query such as @leaderboard or @failures; `@` lists those. The
+    query runs in a process that cannot write, connect or read other files.
     """
     from mtlfleet.errors import UsageError
-    from mtlfleet.store.query import canned, guarded
+    from mtlfleet.store.canned import canned, listing
+    from mtlfleet.store.query import Question, Reader, ask
     from mtlfleet.store.store import open_store
 
-    text = canned(_NAMES if list_names else _query(query, file))
+    if query == "@" and file is None:
+        click.echo(listing())
+        return
+    text = canned("@names" if list_names and query is None and file is None else _query(query, file))
     form = kind or _default(output)
     if form in ("parquet", "arrow") and output is None and sys.stdout.isatty():
         raise UsageError(f"{form} is binary and would garble this terminal", help="add -o FILE, or a pipe")
+    if limit is not None and form != "table":
+        raise UsageError(f"--limit shortens tables; {form} is written whole", help="write LIMIT into the query")
     store = open_store(study)
     started = time.monotonic()
-    with guarded(store.root, text, params=_bound(params), timeout_s=timeout, use_snapshot=not segments) as answer:
-        written = _Target(output)
-        with written as out:
-            _write(form, answer.reader, out)
+    question = Question(query=text, params=_bound(params), form=form, source=source, timeout_s=timeout, limit=limit)
+    written = _Target(output)
+    with Reader() as reader, written as out:
+        freshness = ask(store.root, question, out, reader=reader)
     written.keep()
-    click.echo(f"{answer.freshness} ({time.monotonic() - started:.1f} s)", err=True)
-
-
-_NAMES = (
-    'SELECT table_name AS name, column_name AS "column", data_type AS type FROM duckdb_columns()'
-    " WHERE NOT internal AND table_name NOT LIKE '%\\_all%' ESCAPE '\\' ORDER BY ALL"
-)
+    click.echo(f"{freshness} ({time.monotonic() - started:.1f} s)", err=True)
 
 
 def _query(query: str | None, file: Path | None) -> str:
     from mtlfleet.errors import UsageError
 
     if (query is None) == (file is None):
-        raise UsageError("give a QUERY or -f FILE, not both", help="try: mtlfleet sql STUDY @leaderboard")
+        raise UsageError("give a QUERY or -f FILE, one of them", help="try: mtlfleet sql STUDY @leaderboard")
     if file is not None:
         try:
             return file.read_text()
@@ -142,9 +148,3 @@ class _Target:
     def keep(self) -> None:
         if self.temporary is not None and self.path is not None:
             self.temporary.replace(self.path)
-
-
-def _write(form: str, reader: Any, out: Any) -> None:
-    from mtlfleet.store.formats import write
-
-    write(form, reader, out)

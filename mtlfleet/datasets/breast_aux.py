@@ -9,14 +9,15 @@ import numpy as np
 
 from mtlfleet.datasets.base import ArraySamples, Dataset, Facts, Split, Task, dataset
 from mtlfleet.datasets.files import bundled, fingerprint
-from mtlfleet.datasets.splits import stratified
+from mtlfleet.datasets.splits import draws, stratified
 
 RECIPE = 1
 FILE = ("sklearn", "datasets/data/breast_cancer.csv")
 SHARES = (0.6, 0.2, 0.2)
 MEANS = slice(0, 10)  # the ten cell measurements, averaged over an image's nuclei
 WORST = {"worst_radius": 20, "worst_texture": 21, "worst_area": 23}  # of the three largest nuclei
-NAMES = ("malignant", *WORST)
+NOISE = "noise"  # nothing to learn: a control
+NAMES = ("malignant", *WORST, NOISE)
 
 
 @cache
@@ -28,11 +29,12 @@ def table() -> np.ndarray:
 @dataset("breast_aux")
 @dataclass(frozen=True, kw_only=True)
 class BreastAux(Dataset):
-    """Tell malignant from benign, and predict measurements left out of the inputs: 569 patients, up to four tasks.
+    """Tell malignant from benign, and predict measurements left out of the inputs: 569 patients, up to five tasks.
 
     ``malignant`` is judged by accuracy, not error: with 115 test patients a good error is a handful of patients and may
     be zero, so that percent changes against it explode, while accuracies near 0.95 give steady ones. The ``worst_*``
-    tasks are in units of the training set's standard deviation, so that 1 is what its mean would get.
+    tasks are in units of the training set's standard deviation, so that 1 is what its mean would get. ``noise`` is a
+    control with nothing to learn: standard normal draws that no input tells, whose best error is 1.
 
     Math        columns standardised with the mean and standard deviation of the training rows only.
     Shapes      inputs float32 ``[n, 10]``; malignant float32 ``[n]`` in {0, 1}; the others float32 ``[n]``.
@@ -42,7 +44,7 @@ class BreastAux(Dataset):
 
     Parameters
     ----------
-    tasks:      two or more of malignant, worst_radius, worst_texture, worst_area (one is allowed, for tests).
+    tasks:      two or more of malignant, worst_radius, worst_texture, worst_area, noise (one is allowed, for tests).
     data_seed:  of the 60/20/20 division, stratified by diagnosis.
     """
 
@@ -84,5 +86,11 @@ def _samples(params: BreastAux, split: Split) -> ArraySamples:
     known = table()[rows[Split.TRAIN]]
     scaled = ((table() - known.mean(0)) / known.std(0))[rows[split]].astype(np.float32)
     malignant = (1 - table()[rows[split], -1]).astype(np.float32)
-    targets = {name: malignant if name == "malignant" else scaled[:, WORST[name]] for name in params.tasks}
+    drawn = draws(params.data_seed, NOISE).standard_normal(len(table())).astype(np.float32)[rows[split]]
+    known_targets = {
+        "malignant": malignant,
+        NOISE: drawn,
+        **{name: scaled[:, column] for name, column in WORST.items()},
+    }
+    targets = {name: known_targets[name] for name in params.tasks}
     return ArraySamples(np.ascontiguousarray(scaled[:, MEANS]), targets)

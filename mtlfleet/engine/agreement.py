@@ -16,10 +16,12 @@ from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.factored import KINDS, Factors
 from mtlfleet.engine.gradients import Losses, Needs
 from mtlfleet.engine.layers import Call, Recorder, uses
+from mtlfleet.engine.measured import Contest, Way
 from mtlfleet.engine.representation import refuse_without
 from mtlfleet.errors import EngineRefused
 
-BACKWARDS = ("sequential", "batched", "factored", "auto")
+BACKWARDS = ("sequential", "batched", "factored", "auto", "measured")
+CHOSEN = ("auto", "measured")
 
 
 class Agreement:
@@ -51,9 +53,11 @@ class Agreement:
         self._probed: set[str] = set()  # operations of which batched passes are known to go through
         self._unbatched = False  # "auto" would have batched, and some rank could not
         alone = getattr(method, "batches", 1) == 1 and approximate is None
-        self.looks = backward in ("factored", "auto") and alone and method.needs is Needs.GRAM  # layers may be factored
-        chooses = self.looks or (backward == "auto" and alone and method.needs is Needs.ROWS)
+        # Layers may be factored.
+        self.looks = backward in ("factored", *CHOSEN) and alone and method.needs is Needs.GRAM
+        chooses = self.looks or (backward in CHOSEN and alone and method.needs is Needs.ROWS)
         self._recorder = Recorder(model, KINDS) if chooses else None
+        self.contest: Contest | None = None  # between the ways, when they are to be measured
 
     @property
     def reach(self) -> Reach:
@@ -69,6 +73,11 @@ class Agreement:
             raise RuntimeError("where numbers go is known after the first step")
         return self._plan
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether task gradients of micro-batches are, or can be, computed."""
+        return self._backward != "factored"
+
     def holds(self, rows: Tensor) -> bool:
         """Whether rows of an earlier step have the size of this one's."""
         return rows.shape == (len(self.tasks), self.plan.layout.shard)
@@ -80,8 +89,17 @@ class Agreement:
             if recording:
                 self.calls = {}
 
+    def add_up(self) -> None:
+        """There are micro-batches. Their sums are of one pass per task, whatever a micro-batch lacks: from here on that
+        is what ``"auto"`` and ``"measured"`` take."""
+        if self._backward in CHOSEN and self._recorder is not None:
+            self._recorder.listen(())
+            self._recorder, self.looks, self._signature = None, False, None
+
     def told(self, way: str) -> str:
         """A step's way, and why it is not the one that was computed to be cheapest, if it is not."""
+        if self.contest is not None and way != "weighted":
+            return f"{way}, {self.contest}"
         if self._unbatched and way in ("sequential", "heads first"):
             return f"{way}, an operation cannot be batched"
         return way
@@ -90,8 +108,7 @@ class Agreement:
         """What a step's graph is recognised by. Only layers that are listened to count: the same ones on all ranks."""
         calls = tuple((name, len(made), all(call.intact for call in made)) for name, made in self.calls.items())
         present = tuple(tuple(sorted(losses)) for losses in batches)
-        requires = (p.requires_grad for p in self._model.parameters())
-        return (present, self._model.training, tuple(z is not None for z in zs), calls, *requires)
+        return (present, self._model.training, tuple(z is not None for z in zs), calls, *_frozen(self._model))
 
     def prepare(
         self, batches: Sequence[Mapping[str, Tensor]], zs: Sequence[Tensor | None]
@@ -112,22 +129,17 @@ class Agreement:
         if missing := set(names) - set(self.tasks):
             raise ValueError(f"tasks {sorted(missing)} appear after the first step; known: {', '.join(self.tasks)}")
         self.calls = self._recorder.take() if self._recorder is not None else {}
-        tasks = len(self.tasks)
-        told = torch.zeros(2 * len(batches) * tasks + 1, dtype=torch.float64)
-        told[-1] = float(self._sign(batches, zs) != self._signature)
-        values = told[:-1].view(len(batches), 2, tasks)
-        for place, losses in enumerate(batches):
-            for k, task in enumerate(self.tasks):
-                if task in losses:
-                    values[place, 0, k] = losses[task].detach().to(torch.float64).cpu()
-                    values[place, 1, k] = float(losses[task].requires_grad)
-        told = self._exchange.mean(told)
-        values = told[:-1].view(len(batches), 2, tasks)
+        here = [number for losses in batches for number in _numbers(losses, self.tasks)]
+        changed = self._sign(batches, zs) != self._signature
+        told = self._exchange.mean(torch.tensor([*here, float(changed)], dtype=torch.float64))
+        values = told[:-1].view(len(batches), 2, len(self.tasks))
         if told[-1] > 0:
             heard = self._recorder is None or self._recorder.everything
             self._discover(batches, zs)
             # Found anew while only some layers were listened to: those decided this step, all of them the next.
             self._signature = self._sign(batches, zs) if heard else None
+        if self.contest is not None:
+            self._plan, self.factors = self.contest.now.plan, self.contest.now.factors
         return [Losses(part[0].clone()) for part in values], [(part[1] > 0).tolist() for part in values]
 
     def _discover(self, batches: Sequence[Mapping[str, Tensor]], zs: Sequence[Tensor | None]) -> None:
@@ -143,9 +155,11 @@ class Agreement:
         if self._approximate == "ub" or self._method.needs is Needs.REPRESENTATION:
             refuse_without(self.behind, "ub" if self._approximate else f"method {self._method.name!r}")
         chunk = (self._chunk or len(self.tasks)) if self._backward == "batched" else 0
-        self.factors, self._unbatched = None, False
+        self.factors, self._unbatched, self.contest = None, False, None
         if self._recorder is not None:
             chunk = self._cheapest(self._recorder, merged, zs[0])
+            if self.contest is not None:
+                return
             if self.factors is not None:
                 self._plan = self.factors.whole
                 return
@@ -159,11 +173,16 @@ class Agreement:
         live = {name: [call for call in made if call.edge.node in nodes] for name, made in self.calls.items()}
         self.calls = {name: made for name, made in live.items() if made}
         found = Factors.of(self.reach, recorder, self.calls, counts, self._exchange) if self.looks else None
-        if found is not None and self._backward == "auto" and not found.fits(len(self.tasks)):
+        if found is not None and self._backward in CHOSEN and not found.fits(len(self.tasks)):
             found = None
         everything, chunk = recorder.everything, 0
-        if self._backward == "auto" and everything:
+        if self._backward in CHOSEN and everything:
             chunk = self._batches(recorder, losses, z, nodes, found)
+        if self._backward == "measured" and everything:
+            ways = [Way(Plan.of(self.reach, self._exchange))]
+            ways += [Way(Plan.of(self.reach, self._exchange, chunk))] if chunk else []
+            ways += [Way(found.whole, found)] if found is not None else []
+            self.contest, chunk = Contest(ways, self._exchange), 0
         self.factors = None if chunk else found
         recorder.listen(() if self.factors is None else self.factors.layers, again=not everything)
         self.calls = {name: made for name, made in self.calls.items() if recorder.hears(name)}
@@ -182,7 +201,11 @@ class Agreement:
         most = int(self._exchange.maximum(torch.tensor([float(max(numbers, default=0))])))
         parameters = self.reach.shared if self.behind else (*self.reach.shared, *self.reach.own_parameters)
         chunk = cost.chunk(len(self.tasks), sum(p.numel() for p in parameters), most)
-        if factors is not None and cost.outweighs(factors.saved, len(self.tasks), factors.called):
+        if (
+            self._backward == "auto"
+            and factors is not None
+            and cost.outweighs(factors.saved, len(self.tasks), factors.called)
+        ):
             return 0
         if chunk:
             self._unbatched = bool(
@@ -206,3 +229,24 @@ class Agreement:
             recorder.recording = True
         self._probed |= kinds
         return True
+
+
+def _numbers(losses: Mapping[str, Tensor], tasks: Sequence[str]) -> list[float]:
+    """[2K]: each task's loss, then whether it leads to gradients; zero where there is none."""
+    if not losses:
+        return [0.0] * (2 * len(tasks))
+    device = next(iter(losses.values())).device
+    # Together: one wait for the device, not one per task.
+    read = torch.stack([loss.detach().reshape(()).to(device) for loss in losses.values()]).tolist()
+    told = dict(zip(losses, read, strict=True))
+    return [told.get(task, 0.0) for task in tasks] + [float(t in losses and losses[t].requires_grad) for t in tasks]
+
+
+def _frozen(model: nn.Module) -> list[bool]:
+    """Which parameters require gradients, module after module; in every step, so without names."""
+    found, stack = [], [model]
+    while stack:
+        module = stack.pop()
+        found += [parameter.requires_grad for parameter in module._parameters.values() if parameter is not None]
+        stack.extend(child for child in module._modules.values() if child is not None)
+    return found

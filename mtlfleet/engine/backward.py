@@ -66,12 +66,18 @@ class Graph:
         dz, *own = torch.autograd.grad(loss, inputs, self.start(loss), retain_graph=True, allow_unused=True)
         return dz, own
 
-    def roots(self) -> Iterator[tuple[int, str, Tensor | None, Tensor | None, Gradients | None]]:
-        """(k, task, where the trunk's pass starts, with what, gradients of the own parameters if already known)."""
+    def roots(
+        self, *, straight: bool = False
+    ) -> Iterator[tuple[int, str, Tensor | None, Tensor | None, Gradients | None]]:
+        """(k, task, where the trunk's pass starts, with what, gradients of the own parameters if already known).
+
+        ``straight``: head and trunk in one call, the same operations in the same order; small models save the call.
+        """
+        present = set(self.present)
         for k, task in enumerate(self.reach.tasks):
-            if task not in self.present:
+            if task not in present:
                 yield k, task, None, None, None
-            elif self.z is not None:
+            elif self.z is not None and not (straight and self._heads is None):
                 dz, own = self._head(task)  # one at a time: K of them are K * B * D numbers
                 yield k, task, None if dz is None else self.z, dz, own
             else:

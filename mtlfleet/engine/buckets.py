@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mtlfleet.engine.direction import Direction
@@ -35,7 +36,7 @@ class _Slot:
 class Buckets:
     """Rows of the K x n shard, filled one task after another. Buffers are allocated once and reused in every step."""
 
-    def __init__(self, layout: Layout, exchange: Exchange) -> None:
+    def __init__(self, layout: Layout, exchange: Exchange, tail: int = 0) -> None:
         self.layout = layout
         self.exchange = exchange
         self._sizes = [parameter.numel() for parameter in layout.parameters]
@@ -44,16 +45,17 @@ class Buckets:
         self._slots: list[_Slot] = []
         # The whole direction is gathered after the last pass: until then its memory carries the messages. Allocated
         # once: fresh memory costs a page fault every 4 KiB. ``.grad`` are views of it, as in torch's gradient buckets.
-        self.flat = layout.empty() if exchange.world > 1 else layout.empty(of=0)
+        # ``tail`` more numbers carry what travels with a single gradient.
+        room = max(layout.padded + tail, 4 * layout.bucket) if exchange.world > 1 else 0
+        self.pool = layout.empty(of=room)
+        self.flat = self.pool[: layout.padded]
         self._spare: Tensor | None = None
         self._direction: Direction | None = None
         if exchange.world > 1:
-            room = self.flat.view(exchange.wire or layout.dtype())
-            for start in range(
-                0, min(2 * IN_FLIGHT * layout.bucket, room.numel() - 2 * layout.bucket + 1), 2 * layout.bucket
-            ):
-                pair = room[start : start + 2 * layout.bucket]
-                self._slots.append(_Slot(pair[: layout.bucket], pair[layout.bucket :]))
+            numbers = self.pool.view(exchange.wire or layout.dtype())
+            for pair in torch.split(numbers, 2 * layout.bucket)[:IN_FLIGHT]:
+                if pair.numel() == 2 * layout.bucket:
+                    self._slots.append(_Slot(pair[: layout.bucket], pair[layout.bucket :]))
         self._pieces = [self._stretches(index) for index in range(len(layout.parameters))] if self._slots else []
         self._ready: list[Tensor | bool | None] = []  # None: still to come; True: in .grad; False: dealt with
         self._next = self._bucket = 0
@@ -65,7 +67,7 @@ class Buckets:
     def direction(self) -> Direction | None:
         """The way of a single gradient that every rank is to have whole; None where the wire is narrower than it."""
         if self._direction is None and self.exchange.wire is None:
-            self._direction = Direction(self.layout, self.exchange, self.flat)
+            self._direction = Direction(self.layout, self.exchange, self.pool)
         return self._direction
 
     def _stretches(self, index: int) -> list[tuple[int, Tensor, int, int]]:

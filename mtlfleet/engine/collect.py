@@ -15,6 +15,7 @@ from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.layout import Layout, bucket_size
 
 TOGETHER = 1_048_576  # numbers: K gradients that fit in this travel in one message, larger ones bucket by bucket
+WHOLE = 131_072  # numbers: K gradients that fit in this are summed whole on every rank, as one message saves two
 TINY = 65_536  # numbers: models this small send four times as many together; a message costs more than its bytes
 
 
@@ -28,15 +29,19 @@ class Plan:
     chunk: int = 0  # tasks per batched pass; 0: one pass per task
 
     @classmethod
-    def of(cls, reach: Reach, exchange: Exchange, chunk: int = 0) -> Plan:
-        """In the reverse of the model's order, which is about the order in which backward produces gradients."""
+    def of(cls, reach: Reach, exchange: Exchange, chunk: int = 0, *, tasks: int | None = None) -> Plan:
+        """In the reverse of the model's order, which is about the order in which backward produces gradients.
+
+        ``tasks``: how many gradients travel, if not one for each task.
+        """
         parameters, names = reach.shared[::-1], reach.shared_names[::-1]
         own = Layout.of(reach.own_parameters, 1) if reach.own_parameters else None
         layout = Layout.of(parameters, exchange.world, names=names)
-        if len(reach.tasks) * layout.padded <= TOGETHER * (4 if layout.padded <= TINY else 1):
+        count = len(reach.tasks) if tasks is None else tasks
+        if count * layout.padded <= TOGETHER * (4 if layout.padded <= TINY else 1):
             return cls(layout, own, None, chunk)
         layout = Layout.of(parameters, exchange.world, names=names, bucket=bucket_size(layout.size, exchange.world))
-        return cls(layout, own, Buckets(layout, exchange), chunk)
+        return cls(layout, own, Buckets(layout, exchange, own.size if own is not None else 0), chunk)
 
     def fits(self, reach: Reach) -> bool:
         """Whether the numbers of this graph go to the same places."""
@@ -78,16 +83,38 @@ class Collector:
             cursor = sum(len(graph.reach.own[task]) for task in graph.reach.tasks[:k])
             self.plan.own.pack_from(cursor, gradients, own)
 
+    def whole(self, graph: Graph) -> tuple[Tensor, Tensor | None] | None:
+        """Tiny: (all rows [K, padded], the task parameters' gradients), averaged, on every rank; None if not so tiny.
+
+        One message instead of an exchange, the Gram's and a gathering: their number is what such a step costs.
+        """
+        layout, own = self.plan.layout, self.plan.own
+        tasks, beside = len(graph.reach.tasks), own.size if own is not None else 0
+        size = tasks * layout.padded
+        if self.exchange.world == 1 or self.exchange.wire is not None or self.plan.buckets is not None:
+            return None
+        if size + beside > WHOLE or (own is not None and own.dtype() != layout.dtype()):
+            return None
+        message = layout.empty(of=size + beside)
+        self._fill(graph, message[:size].view(tasks, -1), message[size:] if own is not None else None)
+        message = self.exchange.total(message)
+        return message[:size].view(tasks, -1), message[size:] if own is not None else None
+
     def _together(self, graph: Graph, own: Tensor | None) -> Tensor:
         """Small: every task into its row, then one exchange of all rows."""
+        rows = self.plan.layout.empty(len(graph.reach.tasks))
+        self._fill(graph, rows, own)
+        return self.exchange.reduce_rows(rows)
+
+    def _fill(self, graph: Graph, rows: Tensor, own: Tensor | None) -> None:
+        """This rank's task gradients into ``rows`` [K, padded]."""
         layout = self.plan.layout
-        rows = layout.empty(len(graph.reach.tasks))
         if self.plan.chunk:
             for k, _, gradients in self._chunks(graph, own):
                 layout.pack(gradients, rows[k])
-            return self.exchange.reduce_rows(rows)
+            return
         last = graph.last
-        for k, task, root, start, known in graph.roots():
+        for k, task, root, start, known in graph.roots(straight=True):
             if root is None:
                 self._keep(graph, k, known or (), own)
                 continue
@@ -96,7 +123,6 @@ class Collector:
             found = torch.autograd.grad(root, inputs, start, retain_graph=task != last, allow_unused=True)
             layout.pack(found[: len(layout.parameters)], rows[k])
             self._keep(graph, k, found[len(layout.parameters) :] if known is None else known, own)
-        return self.exchange.reduce_rows(rows)
 
     def _chunks(self, graph: Graph, own: Tensor | None) -> Iterator[tuple[int, str, Gradients]]:
         """(k, task, shared gradients) from batched passes; own gradients kept on the way."""

@@ -53,7 +53,10 @@ class Context:
 
 @dataclass(frozen=True)
 class Output:
-    """``predictions[task]`` [B, outputs]; ``features`` by name (``"shared"`` is the representation all heads read)."""
+    """``predictions[task]`` [B, outputs], or [B, outputs, H, W] of a dense task; ``features`` by name (``"shared"``
+    is the representation all heads read); ``extras["loss/<task>"]``: a scalar added to that task's loss before any
+    weighting.
+    """
 
     predictions: Mapping[str, Tensor]
     features: Mapping[str, Tensor] = field(default_factory=dict)

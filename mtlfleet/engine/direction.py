@@ -1,7 +1,8 @@
 """One gradient on its way to its mean over ranks, in the memory that will hold it on every rank.
 
-For a single gradient the sum of a bucket in place moves as many bytes as a shard's exchange and its gathering, in one
-collective instead of two and with one copy instead of three. It leaves while the pass runs, as K of them do.
+For a single gradient the sum in place moves as many bytes as a shard's exchange and its gathering, in one collective
+instead of two and with one copy instead of three. It leaves while the pass runs, as K of them do, but in longer
+messages: none waits for the memory of the one before. The task parameters' gradients travel at its end.
 """
 
 from __future__ import annotations
@@ -15,26 +16,32 @@ from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.hooks import handed_over, twice
 from mtlfleet.engine.layout import Layout
 
+LONGEST = 4_194_304  # numbers in a message: 16 MiB, near what torch's own data parallelism takes for one
+
 
 class Direction:
-    """``flat`` [padded]: filled parameter by parameter, summed over ranks bucket by bucket, in one order on all."""
+    """``flat`` [padded]: filled parameter by parameter, summed over ranks piece by piece, in one order on all.
 
-    def __init__(self, layout: Layout, exchange: Exchange, flat: Tensor) -> None:
-        self.flat = flat
+    ``room`` holds it, and behind it what travels along.
+    """
+
+    def __init__(self, layout: Layout, exchange: Exchange, room: Tensor) -> None:
         self._layout = layout
         self._exchange = exchange
+        self._room = room
+        self.flat = room[: layout.padded]
         sizes = [parameter.numel() for parameter in layout.parameters]
-        parts = flat.split_with_sizes([*sizes, layout.padded - layout.size])
+        parts = self.flat.split_with_sizes([*sizes, layout.padded - layout.size])
         self._padding = parts[-1]
         self._places = [part.view(p.shape) for part, p in zip(parts, layout.parameters, strict=False)]
         self._there: list[bool] = []
-        self._next = self._bucket = 0
+        self._next = self._sent = 0
         self._works: list[Any] = []
 
     def begin(self) -> None:
         """Nothing is there yet."""
         self._there = [False] * len(self._places)
-        self._next = self._bucket = 0
+        self._next = self._sent = 0
         self._works = []
 
     def hooked(self) -> AbstractContextManager[None]:
@@ -49,29 +56,41 @@ class Direction:
         parameter.grad = None
 
     def give(self, index: int, gradient: Tensor) -> None:
-        """The gradient of parameter ``index``; every bucket that is full now leaves, in order."""
+        """The gradient of parameter ``index``; every message that is full now leaves, in order."""
         self._places[index].copy_(gradient)
         self._there[index] = True
         while self._next < len(self._there) and self._there[self._next]:
             self._next += 1
         if self._next < len(self._there):
-            self._send(self._layout.offsets[self._next])
+            # The last message waits for what travels along.
+            while self._sent + LONGEST <= min(self._layout.offsets[self._next], self._layout.padded - 1):
+                self._send(self._sent + LONGEST)
 
-    def end(self) -> None:
-        """What no one gave counts as zero; waits until everything is summed. An exchange that fails raises here."""
+    def end(self, along: Tensor | None = None) -> Tensor | None:
+        """What no one gave counts as zero; waits until everything is summed, ``along`` too: gives its sum.
+
+        An exchange that fails raises here.
+        """
         for index in range(self._next, len(self._there)):
             if not self._there[index]:
                 self._places[index].zero_()
         self._padding.zero_()
-        self._send(self._layout.padded)
+        stop = self._layout.padded
+        if along is not None:
+            stop += along.numel()
+            self._room[self._layout.padded : stop].copy_(along)
+        while self._sent + LONGEST < stop:
+            self._send(self._sent + LONGEST)
+        self._send(stop)
         for work in self._works:
             work.wait()
         self._works = []
+        return None if along is None else self._room[self._layout.padded : stop]
 
-    def _send(self, filled: int) -> None:
-        while self._bucket < self._layout.buckets:
-            first, last = self._layout.span(self._bucket)
-            if last > filled:
-                return
-            self._works.append(self._exchange.post_sum(self.flat[first:last]))
-            self._bucket += 1
+    def carries(self, along: Tensor) -> bool:
+        """Whether there is room for these numbers, in their own type."""
+        return along.dtype == self._room.dtype and self._layout.padded + along.numel() <= self._room.numel()
+
+    def _send(self, stop: int) -> None:
+        self._works.append(self._exchange.post_sum(self._room[self._sent : stop]))
+        self._sent = stop

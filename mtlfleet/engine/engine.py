@@ -44,14 +44,14 @@ class GradientEngine:
     backward:       ``"sequential"``: K passes, one task's gradient alive at a time, from the representation if that is
                     known; ``"batched"``: ``chunk`` tasks per pass; ``"factored"``: the Gram without the weight
                     gradients of linear layers and convolutions, where that saves operations; ``"auto"``: the one of
-                    these that is computed to be cheapest, from shapes alone. All are exact, and equal but for rounding.
+                    these that is computed to be cheapest, from shapes alone; ``"measured"``: the one whose first steps
+                    turn out fastest. All are exact, and equal but for rounding.
     chunk:          tasks per batched pass; 0 is all of them. Their gradients are alive together.
     representation: the module whose output all heads read, if ``step`` is not told it as ``features``.
     approximate:    None; ``"ub"``: the Gram at the representation; ``"sketch"``: the Gram of random-sign sketches.
     every:          look at gradients in each ``every``-th step only; in between the last weights are used (labelled).
     accumulation:   what ``accumulate`` does. ``"reduce"``: exchange each micro-batch's task gradients; ``"local"``: add
-                    them up on this rank and exchange once; both are exact. ``"first"``: the weights of the first
-                    micro-batch for all of them (labelled).
+                    them up here and exchange once (both exact); ``"first"``: weights of the first for all (labelled).
     loss_scale:     fp16: a number, or ``"dynamic"``; one factor on all losses, divided out before a method looks.
     max_skips:      more steps in a row with non-finite numbers than this raise ``Diverged`` on every rank; None: never.
     process_group:  default: torch's default group if initialised, else a single process.
@@ -139,6 +139,9 @@ class GradientEngine:
         batches = [losses] if isinstance(losses, Mapping) else list(losses)
         self._expect(len(batches))
         told, somewhere = self._prepare(batches, features)
+        contest = self._agreed.contest
+        if contest is not None:
+            contest.begin()
         at = Step(self.steps, epoch, self.seed)
         self.steps += 1
         grads = self._opening.open(batches, told, somewhere, at)
@@ -159,6 +162,8 @@ class GradientEngine:
         self.skips.took()
         info = self._info(grads, norm, status, before, label)
         self.scale.update(overflowed=False)
+        if contest is not None and grads.way != "weighted":
+            contest.end()
         return info
 
     def _prepare(
@@ -198,6 +203,7 @@ class GradientEngine:
         ``bytes_sent`` are of all micro-batches. Raises EngineRefused where task gradients do not add up.
         """
         self._refuse_accumulation()
+        self._agreed.add_up()
         before = self.exchange.bytes_sent
         told, somewhere = self._prepare([losses], features)
         at = Step(self.steps, epoch, self.seed)
@@ -207,7 +213,7 @@ class GradientEngine:
             self._micro.take(view, lambda view: self._decide(view, at), before)
 
     def _refuse_accumulation(self) -> None:
-        plain = self.batches == 1 and self._approximate is None and not self._agreed.looks
+        plain = self.batches == 1 and self._approximate is None and self._agreed.adds_up
         refuse_accumulation(self.method, self._micro.way, plain)
 
     @property

@@ -127,19 +127,20 @@ class Exchange:
         self.post_gather(shard.contiguous(), whole).wait()
         return whole
 
-    def gather_rows(self, rows: Tensor) -> Tensor:
-        """rows [r, n], r different on each rank -> all of them [R, n], rank after rank."""
-        counts = self._spread(torch.tensor([float(rows.shape[0])])) if self.gloo else self._counts(rows)
-        sizes = [int(count) for count in counts.flatten()]
+    def counts(self, mine: Sequence[int], device: torch.device) -> list[list[int]]:
+        """Some counts, different on each rank -> for each of them every rank's."""
+        told = torch.tensor([float(count) for count in mine], dtype=torch.float64)
+        found = self._spread(told) if self.gloo else self.gather(told.to(device)).view(self.world, -1).cpu()
+        return [[int(count) for count in column] for column in found.t().tolist()]
+
+    def gather_rows(self, rows: Tensor, sizes: Sequence[int]) -> Tensor:
+        """rows [r, n], r = ``sizes[rank]`` -> all of them [R, n], rank after rank."""
         if min(sizes) == max(sizes):
             return self.gather(rows.reshape(-1)).view(-1, rows.shape[1])
         padded = rows.new_zeros(max(sizes), rows.shape[1])
         padded[: rows.shape[0]] = rows
         whole = self.gather(padded.reshape(-1)).view(self.world, max(sizes), rows.shape[1])
         return torch.cat([part[:size] for part, size in zip(whole, sizes, strict=True)])
-
-    def _counts(self, rows: Tensor) -> Tensor:
-        return self.gather(torch.tensor([float(rows.shape[0])], device=rows.device)).cpu()
 
     def total(self, tensor: Tensor) -> Tensor:
         """Sum over ranks, on every rank; in place where the backend allows."""

@@ -23,7 +23,6 @@ from mtlfleet.engine.discovery import Reach
 from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.gradients import Gram, Losses, Rows, Weights
 from mtlfleet.engine.layers import Call, Layer, Recorder, factor_gram
-from mtlfleet.engine.layout import Layout
 from mtlfleet.engine.linear import Linear
 from mtlfleet.engine.outcome import NonFinite, Outcome
 from mtlfleet.engine.products import block_gram, combine
@@ -96,8 +95,7 @@ def _direct(reach: Reach, chosen: Sequence[Layer], exchange: Exchange) -> Plan |
 
 def _whole(reach: Reach, exchange: Exchange) -> Plan:
     """One weighted gradient of everything travels as for a single task."""
-    plan = Plan.of(replace(reach, tasks=reach.tasks[:1]), exchange)
-    return replace(plan, own=Layout.of(reach.own_parameters, 1) if reach.own_parameters else None)
+    return Plan.of(reach, exchange, tasks=1)
 
 
 class FactoredGradients:
@@ -158,8 +156,9 @@ class FactoredGradients:
             partial = torch.zeros(len(self._graph.reach.tasks), len(self._graph.reach.tasks), dtype=torch.float64)
             if self._factors.direct is not None and self._local is not None:
                 partial += block_gram(self._shards())
-            for layer in self._factors.layers:
-                partial += self._layer_gram(layer)
+            layers, sizes = self._factors.layers, self._sizes()
+            for layer, each in zip(layers, sizes, strict=True):
+                partial += self._layer_gram(layer, each)
             self.seen_gram = self._exchange.total(partial) / self._graph.scale**2
             if not torch.isfinite(self.seen_gram).all():
                 raise NonFinite("a task gradient is not finite")
@@ -213,12 +212,19 @@ class FactoredGradients:
         plan.buckets.drain()
         return rows
 
-    def _layer_gram(self, layer: Layer) -> Tensor:
+    def _sizes(self) -> list[list[int]]:
+        """For each factored layer the rows that each rank's saw; they differ where samples do, and are asked once."""
+        rows = [self._outputs[layer.name].shape[1] for layer in self._factors.layers]
+        if self._exchange.world == 1:
+            return [[count] for count in rows]
+        return self._exchange.counts(rows, self._factors.layers[0].weight.device)
+
+    def _layer_gram(self, layer: Layer, sizes: Sequence[int]) -> Tensor:
         inputs, outputs = layer.inputs(self._calls.get(layer.name, ())), self._outputs[layer.name]
         bias = layer.bias is not None
         if self._exchange.world == 1:
             return factor_gram(inputs, outputs, inputs, outputs, bias)
-        everyone = self._exchange.gather_rows(torch.cat([inputs, outputs.transpose(0, 1).flatten(1)], 1))
+        everyone = self._exchange.gather_rows(torch.cat([inputs, outputs.transpose(0, 1).flatten(1)], 1), sizes)
         tasks, _, width = outputs.shape
         theirs = everyone[:, layer.d_in :].view(-1, tasks, width).transpose(0, 1)
         return factor_gram(inputs, outputs, everyone[:, : layer.d_in], theirs, bias)
@@ -234,6 +240,10 @@ class FactoredGradients:
         if self._heads == "weighted":
             self._out.scale_own(self.weights)
         self._out.norm = float((self.weights @ self.seen_gram @ self.weights).clamp_min(0).sqrt())
+
+    def scale_own(self, factors: Weights) -> None:
+        """As elsewhere."""
+        self._out.scale_own(factors)
 
     def _combined(self, weights: Tensor) -> Iterator[Tensor]:
         """The weighted gradient of each shared parameter in the layout's order, made when it is asked for."""

@@ -100,6 +100,15 @@ class TaskGradients(Protocol):
         """The shared gradient becomes sum_k weights[k] * g_k: from the rows if there are any, else by one backward."""
         ...
 
+    def apply_mean(self, weights: Weights) -> None:
+        """As ``apply``, of the mean of the task gradients of all batches of the step."""
+        ...
+
+    def scale_own(self, factors: Weights) -> None:
+        """After ``apply`` or ``write``: the gradient of each task's own parameters times its factor [K]. Raises
+        EngineRefused where they were not computed task by task."""
+        ...
+
     def write(self, direction: Tensor) -> None:
         """The shared gradient becomes ``direction`` [n], this rank's columns of it."""
         ...

@@ -96,6 +96,9 @@ class Layout:
 
     def pack(self, gradients: Sequence[Tensor | None], into: Tensor) -> Tensor:
         """Copy gradients (None = zeros) into the flat vector ``into`` [padded]; the padding stays zero."""
+        if all(gradient is not None and gradient.dtype == into.dtype for gradient in gradients):
+            torch.cat([gradient.reshape(-1) for gradient in gradients if gradient is not None], out=into[: self.size])
+            return into
         for parameter, offset, gradient in zip(self.parameters, self.offsets, gradients, strict=True):
             place = into[offset : offset + parameter.numel()]
             if gradient is None:
@@ -119,5 +122,6 @@ class Layout:
 
 
 def bucket_size(size: int, world: int) -> int:
-    """Numbers in a bucket so that three in flight, sent and received, fit in P and messages stay long."""
-    return min(LARGEST, max(world, size // 8))
+    """Numbers in a bucket: two in flight, sent and received, fit in P; all of about one length, as long as may be."""
+    count = max(4, -(-size // LARGEST))
+    return -(-size // (count * world)) * world

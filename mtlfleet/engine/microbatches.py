@@ -117,7 +117,7 @@ def refuse_accumulation(method: Any, way: str, plain: bool) -> None:
     """Raise EngineRefused where task gradients of micro-batches cannot be added up, or nothing has weights."""
     what = ""
     if not plain:
-        what = "several batches a step, approximations and backward='factored' or 'auto' do without them"
+        what = "several batches a step, approximations and backward='factored' do without them"
     elif method.needs is Needs.REPRESENTATION:
         what = f"method {method.name!r} looks at one batch's representation"
     if what:

@@ -15,6 +15,7 @@ from mtlfleet.engine.collect import Plan
 from mtlfleet.engine.direction import Direction
 from mtlfleet.engine.discovery import Reach
 from mtlfleet.engine.exchange import Exchange
+from mtlfleet.errors import EngineRefused
 
 SURE = 1e37  # a norm below this has no number in it that float32 cannot hold
 
@@ -72,9 +73,18 @@ class Outcome:
         else:
             self._flat = gathered(self._plan, self._exchange, shard)
 
+    def take(self, flat: Tensor) -> None:
+        """The whole direction [padded], which every rank has."""
+        self._flat = flat
+
     def scale_own(self, weights: Tensor) -> None:
-        """Task parameters' gradients times their task's weight."""
+        """Task parameters' gradients times their task's weight. Raises EngineRefused where they came in one pass."""
         self._average_own()
+        if self.own is None and self._plan.own is not None:
+            raise EngineRefused(
+                "the method scales task parameters' gradients, which were computed in one pass for all tasks",
+                help="leave `approximate` out",
+            )
         if self.own is not None:
             scale_by_task(self.own, weights, self._graph.reach)
 
@@ -129,13 +139,16 @@ class Outcome:
             pairs = zip(inputs, (*shared, *own), strict=True)
             self._direct = [torch.zeros_like(p) if g is None else g for p, g in pairs]
             return
-        flat = layout.pack(shared, layout.empty())
-        if self._plan.own is None or not mine:
+        self._own_of(mine, own)
+        self._sum(layout.pack(shared, layout.empty()))
+
+    def _sum(self, flat: Tensor) -> None:
+        """This rank's gradient of everything shared [padded], and of the task parameters if known, in one message."""
+        if self.own_local is None:
             self._flat = self._exchange.total(flat)
             return
-        joined = torch.cat([flat, self._plan.own.pack(own, self._plan.own.empty()).to(flat.dtype)])
-        joined = self._exchange.total(joined)
-        self._flat, self.own = joined[: flat.numel()], joined[flat.numel() :]
+        joined = self._exchange.total(torch.cat([flat, self.own_local.to(flat.dtype)]))
+        self._flat, self.own, self.own_local = joined[: flat.numel()], joined[flat.numel() :], None
 
     def average(self, gradients: Iterable[Tensor]) -> None:
         """This rank's gradient of every shared parameter, in the layout's order, to be summed over ranks.
@@ -150,7 +163,7 @@ class Outcome:
                 parameter.grad = gradient.to(parameter.dtype)
             self._written = True
         elif buckets is None:
-            self._flat = self._exchange.total(layout.pack(list(gradients), layout.empty()))
+            self._sum(layout.pack(list(gradients), layout.empty()))
         else:
             with self._sending(buckets) as sending:
                 for index, gradient in enumerate(gradients):
@@ -173,17 +186,23 @@ class Outcome:
                 own = [parameter.grad for parameter in mine]
                 if plain is not None:
                     own = torch.autograd.grad(plain, mine, self._graph.start(plain), allow_unused=True)
-        self._own_of(mine, own)
+            self._own_of(mine, own)
         self._average_own()
 
     @contextmanager
     def _sending(self, buckets: Buckets) -> Iterator[Buckets | Direction]:
-        """What takes one gradient parameter by parameter; at the end its mean is whole here, or stays in shards."""
+        """What takes one gradient parameter by parameter; at the end its mean is whole here, or stays in shards.
+
+        The task parameters' gradients travel along where they are known by then.
+        """
         whole = None if self.keeps_shard else buckets.direction
         if whole is not None:
             whole.begin()
             yield whole
-            whole.end()
+            if self.own_local is not None and whole.carries(self.own_local):
+                self.own, self.own_local = whole.end(self.own_local), None
+            else:
+                whole.end()
             self._flat = whole.flat
             return
         row = buckets.spare

@@ -117,6 +117,14 @@ class DenseGradients:
         self.weights = weights
         self._direction = (weights.to(torch.float64) @ self.jacobian.to(torch.float64)).to(self.jacobian.dtype)
 
+    def apply_mean(self, weights: Weights) -> None:
+        self.weights = weights
+        mean = torch.stack([batch.to(torch.float64) for batch in self._batches]).mean(0)
+        self._direction = (weights.to(torch.float64) @ mean).to(self.jacobian.dtype)
+
+    def scale_own(self, factors: Weights) -> None:
+        self.own = factors
+
     def write(self, direction: Tensor) -> None:
         self._direction = direction
 

@@ -42,6 +42,8 @@ class Scalarised:
 class LocalPass(StepGradients):
     """A view that can take one weighted pass without a word to other ranks."""
 
+    _joins = False
+
     def sum_up(self, weights: Tensor, kept: Scalarised) -> None:
         """Add the gradient of sum_k weights[k] * loss_k, and the task parameters', to what is kept."""
         graph, plan = self._graph, self._plan
@@ -93,6 +95,10 @@ class FirstGradients(LocalPass):
         self.kept.shard = combine(self._rows, told, in_place=not self._seen)
         if self.kept.own is not None and self._heads == "weighted":
             scale_by_task(self.kept.own, self.weights, self._graph.reach)
+
+    def scale_own(self, factors: Weights) -> NoReturn:  # noqa: ARG002
+        """Refused: later micro-batches would not be scaled."""
+        refuse_without_weights("a factor of its own for each task's own parameters")
 
     def apply_grouped(self, weights: Tensor, by: str = "tensor") -> NoReturn:  # noqa: ARG002
         """Refused: a weight for each group of parameters is none for the task."""

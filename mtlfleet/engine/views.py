@@ -24,6 +24,8 @@ __all__ = ["NonFinite", "StepGradients", "block_gram"]
 class StepGradients:
     """TaskGradients of one step. K backwards run when the Gram or the rows are first asked for, never twice."""
 
+    _joins = True  # a tiny model's rows may come whole
+
     def __init__(
         self,
         graph: Graph,
@@ -46,6 +48,7 @@ class StepGradients:
         self._behind = behind  # one tensor is known, on all ranks, behind which all that is shared lies
         self._representation: Representation | None = None
         self._rows: Tensor | None = None
+        self._whole: Tensor | None = None  # [K, padded], of a tiny model
         self._seen = False  # a method holds the rows: they are not written to
         self.outcome = self._out = Outcome(graph, plan, exchange, heads)
         self.weights: Tensor | None = None
@@ -58,10 +61,31 @@ class StepGradients:
 
         Task gradients of heads ride along when they are few: one message less.
         """
+        if (
+            self.seen_gram is None
+            and self._rows is None
+            and self._joins
+            and self._held is None
+            and not self._out.keeps_shard
+        ):
+            self._take_whole()
         if self.seen_gram is None:
             partial = block_gram(self._collected())
             self.seen_gram = self._agree(partial)
         return Gram(self.seen_gram)
+
+    def _take_whole(self) -> None:
+        """Of a tiny model every rank gets all rows at once; nothing is left to agree on."""
+        found = self._collector.whole(self._graph)
+        if found is None:
+            return
+        self._whole, self._out.own = found
+        n = self._plan.layout.shard
+        self._rows = self._whole[:, self._exchange.rank * n : (self._exchange.rank + 1) * n]
+        gram = block_gram(self._whole)
+        if not torch.isfinite(gram).all():
+            raise NonFinite("a task gradient is not finite")
+        self.seen_gram = gram / self._graph.scale**2
 
     @property
     def way(self) -> str:
@@ -175,11 +199,26 @@ class StepGradients:
             self._out.backward(by_task)
             return
         told = self.weights if self._seen else self.weights / self._graph.scale
-        self._out.gather(combine(self._rows, told, in_place=not self._seen))
+        if self._whole is not None and not self._seen:
+            self._out.take(combine(self._whole, told, in_place=True))
+        else:
+            self._out.gather(combine(self._rows, told, in_place=not self._seen))
         if self._heads == "weighted":
             self._out.scale_own(self.weights)
         if self.seen_gram is not None:
             self._out.norm = float((self.weights @ self.seen_gram @ self.weights).clamp_min(0).sqrt())
+
+    def apply_mean(self, weights: Weights) -> None:
+        """The mean over the step's batches; task parameters see the last one."""
+        self.weights = weights.detach().to(torch.float64)
+        told = self.weights / len(self.batches)
+        self._out.gather(torch.stack([combine(b.rows(), told, in_place=False) for b in self.batches]).sum(0))
+        if self._heads == "weighted":
+            self._out.scale_own(self.weights)
+
+    def scale_own(self, factors: Weights) -> None:
+        """Task parameters' gradients, task by task. Raises EngineRefused after a single pass for all tasks."""
+        self._out.scale_own(factors)
 
     def apply_grouped(self, weights: Tensor, by: str = "tensor") -> None:
         """weights [L, K], in the order of ``grams(by)``: each group of parameters gets its own combination."""

@@ -37,6 +37,7 @@ def write_definitions(study: Study, root: Path) -> None:
     write_document(root, study.name, "task_defs", tasks)
     used = {m for facts in study.facts.values() for task in facts.tasks for m in task.metrics} | {
         "loss",
+        "samples",
         "selected_step",
     }
     metrics = [
@@ -61,6 +62,7 @@ def write_trials(study: Study, root: Path, trials: Iterable[Trial]) -> None:
 
 def _row(study: Study, trial: Trial) -> dict[str, Any]:
     searched = _searched(study)
+    drawn = study.catalogue.find("method", trial.method.use).batches(trial.method.params)
     params = {**dict(trial.method.params), **{key: _at(trial, key) for key in searched}}
     return {
         "trial_id": trial.id,
@@ -78,7 +80,7 @@ def _row(study: Study, trial: Trial) -> dict[str, Any]:
         "config": json.loads(trial.to_json()),
         "config_sha256": trial.key,
         "world_size": trial.world,
-        "steps": trial.recipe.total_steps(study.facts[trial.dataset.name].train_size),
+        "steps": trial.recipe.drawing(drawn).total_steps(study.facts[trial.dataset.name].train_size),
     }
 
 

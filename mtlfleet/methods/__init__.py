@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mtlfleet import registry
 from mtlfleet.engine.reference import DenseGradients
+from mtlfleet.methods.ahead import LinearAhead
 from mtlfleet.methods.base import Method, Step
 
 __all__ = ["build", "combine", "names", "weights"]
@@ -27,8 +28,14 @@ def build(name: str, **params: Any) -> Method[Any]:
     return cast("Method[Any]", registry.build("method", name, **params))
 
 
-def _gradients(found: Method[Any], jacobian: Tensor, losses: Tensor | None) -> DenseGradients:
-    return DenseGradients(jacobian, losses, earlier=[jacobian] * (found.batches - 1))
+def _stepped(found: Method[Any], jacobian: Tensor, losses: Tensor | None, seed: int) -> DenseGradients:
+    """The gradients after one step from a fresh state, on batches that are all the same."""
+    grads = DenseGradients(jacobian, losses, earlier=[jacobian] * (found.batches - 1))
+    state, at = found.init(jacobian.shape[0]), Step(seed=seed)
+    if found.outer_batches:
+        state = found.look_ahead(LinearAhead(jacobian), state, at)
+    found.step(grads, state, at)
+    return grads
 
 
 def combine(name: str, jacobian: Tensor, losses: Tensor | None = None, *, seed: int = 0, **params: Any) -> Tensor:
@@ -40,10 +47,7 @@ def combine(name: str, jacobian: Tensor, losses: Tensor | None = None, *, seed: 
     >>> combine("sum", torch.tensor([[1.0, 0.0], [-1.0, 1.0]]))
     tensor([0., 1.])
     """
-    found = build(name, **params)
-    grads = _gradients(found, jacobian, losses)
-    found.step(grads, found.init(jacobian.shape[0]), Step(seed=seed))
-    return grads.direction()
+    return _stepped(build(name, **params), jacobian, losses, seed).direction()
 
 
 def weights(name: str, jacobian: Tensor, losses: Tensor | None = None, *, seed: int = 0, **params: Any) -> Tensor:
@@ -51,10 +55,7 @@ def weights(name: str, jacobian: Tensor, losses: Tensor | None = None, *, seed: 
 
     Raises TypeError for methods whose update is not a weighting of the task gradients.
     """
-    found = build(name, **params)
-    grads = _gradients(found, jacobian, losses)
-    state, at = found.init(jacobian.shape[0]), Step(seed=seed)
-    found.step(grads, state, at)
+    grads = _stepped(build(name, **params), jacobian, losses, seed)
     if grads.weights is None:
         raise TypeError(f"{name} works on single coordinates: its update is not a weighting of the task gradients")
     return grads.weights

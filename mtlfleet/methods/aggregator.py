@@ -26,8 +26,8 @@ class MethodAggregator(nn.Module):
         self.method = build(name, **params)
         if self.method.single_task:
             raise OutOfDomain(f"{name} trains one task: there is nothing to aggregate")
-        if self.method.batches > 1:
-            raise OutOfDomain(f"{name} compares {self.method.batches} batches a step: an aggregator is given one")
+        if self.method.drawn > 1:
+            raise OutOfDomain(f"{name} looks at {self.method.drawn} batches a step: an aggregator is given one")
         self.seed = seed
         self.reset()
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mtlfleet.engine.gradients import Gram, Losses, Needs, Rows, Step, TaskGradients, Weights
 from mtlfleet.errors import FleetError
+from mtlfleet.methods.ahead import LookAhead
 from mtlfleet.registry import register
 
 S = TypeVar("S")
@@ -25,6 +26,7 @@ __all__ = [
     "Elementwise",
     "Gram",
     "GramWeighting",
+    "LookAhead",
     "LossWeighting",
     "Losses",
     "Method",
@@ -68,9 +70,13 @@ class Method(ABC, Generic[S]):
     gradient of their own loss (``"unweighted"``) or that gradient times the task's weight (``"weighted"``); ``presets``
     names conventions of a source, ``{"nash": {"c": 0.4}}`` for ``cagrad@nash``; ``single_task`` marks the single-task
     reference; ``batches`` is how many batches a step looks at (``grads.batches``, ``grads.cross_gram``; the last one's
-    gradient is written); ``observes`` asks for the same batch's losses after the optimizer's step; ``reforward`` is how
-    that second pass runs: ``"same"`` dropout and untouched running statistics, or once more in ``"train_mode"``;
+    gradient is written); ``outer_batches`` is how many more ``look_ahead`` is served before each step, from
+    ``outer_split``: the training split in another order (``"train_split"``) or ``"val"``; ``observes`` asks for the
+    same batch's losses after the optimizer's step; ``reforward`` is how that second pass runs: ``"same"`` dropout and
+    untouched running statistics, or once more in ``"train_mode"``;
     ``shared_norm`` is where the engine cuts the norm of the shared gradient, for methods that cannot;
+    ``weight_sum`` is what the weights add up to, and so the scale of a step beside that of a plain sum: ``"tasks"`` or
+    ``"one"`` at every step, ``"free"``, or ``"none"`` where there are no weights;
     ``own_optimizers`` gives each of the ``turns`` of a batch an optimizer of its own; ``owns_update`` marks those whose
     direction is the update itself, for plain SGD to apply; ``shards`` names packed state fields that hold this rank's
     columns, of which a checkpoint keeps every rank's. A method whose sources disagree on ``heads`` makes it a
@@ -81,10 +87,13 @@ class Method(ABC, Generic[S]):
     needs: ClassVar[Needs]
     heads: ClassVar[str] = "unweighted"
     batches: ClassVar[int] = 1
+    outer_batches: ClassVar[int] = 0
+    outer_split: ClassVar[str] = "train_split"
     single_task: ClassVar[bool] = False
     observes: ClassVar[bool] = False
     reforward: ClassVar[str] = "same"
     shared_norm: ClassVar[float | None] = None
+    weight_sum: ClassVar[str] = "free"
     own_optimizers: ClassVar[bool] = False
     owns_update: ClassVar[bool] = False
     shards: ClassVar[tuple[str, ...]] = ()
@@ -101,6 +110,15 @@ class Method(ABC, Generic[S]):
     @abstractmethod
     def step(self, grads: TaskGradients, state: S, at: Step) -> tuple[S, str]:
         """Look at ``grads``, write the shared gradient through it, give the next state and the solver's word."""
+
+    @property
+    def drawn(self) -> int:
+        """Batches that a step draws in all: what a budget of samples counts."""
+        return self.batches + self.outer_batches
+
+    def look_ahead(self, ahead: LookAhead, state: S, at: Step) -> S:  # noqa: ARG002
+        """Before a step, if ``outer_batches``: what the losses would do on another batch -> the state to step with."""
+        return state
 
     def observe(self, before: Losses, after: Losses, state: S, at: Step) -> S:  # noqa: ARG002
         """Losses [K] of the global batch before and after the optimizer's step -> the next state, if ``observes``."""

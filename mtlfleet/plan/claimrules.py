@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 from mtlfleet.errors import Place, nearest
+from mtlfleet.plan.claimschema import ClaimEntry
 from mtlfleet.plan.document import Loc
 from mtlfleet.plan.draft import SECTIONS, Draft
+from mtlfleet.plan.estimandrules import check_estimand, check_families, check_splits, check_stopping
 from mtlfleet.plan.grid import included
 from mtlfleet.plan.hyperparameters import shown
 from mtlfleet.plan.metrics import known_metric
-from mtlfleet.plan.schema import ClaimEntry, SeedRange
+from mtlfleet.plan.schema import SeedRange
+from mtlfleet.plan.tasks import METRICS
 
+_OF_A_METRIC = ("metric", "delta_task")
 _PARITY = (
     "set search.trials_per_method and a common space, or declare `parity: waived` with a reason (printed in the report)"
 )
@@ -26,24 +32,27 @@ def check_claims(draft: Draft) -> None:
         seen[claim.id] = i
         names_sound = _names(draft, claim, loc)
         _metric(draft, claim, loc)
+        check_estimand(draft, claim, loc)
+        check_stopping(draft, claim, loc)
+        check_splits(draft, claim, loc)
         if names_sound:
             _parity(draft, claim, loc, place)
             _reference(draft, claim, place)
             _present(draft, claim, place)
         _power(draft, claim, place)
+    check_families(draft)
 
 
 def baseline_of(claim: ClaimEntry) -> list[str]:
-    return claim.baseline.best_of or [str(claim.baseline.method)]
+    return claim.baseline.members
 
 
 def _names(draft: Draft, claim: ClaimEntry, loc: Loc) -> bool:
     """Whether all methods, datasets and architectures that the claim names are in the study."""
     asked: list[tuple[str, str, Loc]] = [("method", claim.method, (*loc, "method"))]
-    if claim.baseline.best_of is not None:
-        asked += [("method", m, (*loc, "baseline", "best_of", k)) for k, m in enumerate(claim.baseline.best_of)]
-    else:
-        asked.append(("method", str(claim.baseline.method), (*loc, "baseline", "method")))
+    key = "best_of" if claim.baseline.best_of is not None else "sweep" if claim.baseline.sweep is not None else None
+    for k, member in enumerate(claim.baseline.members):
+        asked.append(("method", member, (*loc, "baseline", key, k) if key else (*loc, "baseline", "method")))
     asked += [("dataset", d, (*loc, "datasets", k)) for k, d in enumerate(claim.datasets)]
     asked += [("architecture", a, (*loc, "architectures", k)) for k, a in enumerate(claim.architectures)]
     sound = True
@@ -73,18 +82,27 @@ def _names(draft: Draft, claim: ClaimEntry, loc: Loc) -> bool:
 
 def _metric(draft: Draft, claim: ClaimEntry, loc: Loc) -> None:
     given, place = claim.estimand, draft.document.value((*loc, "estimand", "metric"))
-    if given.kind != "metric" and given.metric is not None:
+    if given.kind not in _OF_A_METRIC and given.metric is not None:
         draft.problems.add("E203", f"claim `{claim.id}`: {given.kind} takes no metric", place, help="kind: metric")
-    elif given.kind == "metric" and given.metric is None:
+    elif given.kind in _OF_A_METRIC and given.metric is None:
         draft.problems.add(
             "E203",
-            f"claim `{claim.id}`: kind `metric` lacks the metric",
+            f"claim `{claim.id}`: kind `{given.kind}` lacks the metric",
             draft.document.key((*loc, "estimand")),
             caret="add `metric: task.metric`",
         )
     elif given.metric is not None:
         datasets = tuple(claim.datasets or draft.shaped.model.datasets)
         known_metric(draft, given.metric, datasets, place, "E203")
+        known = METRICS.get(given.metric.partition(".")[2])
+        if given.kind == "delta_task" and known is not None and known.scale != "ratio":
+            draft.problems.add(
+                "E211",
+                f"claim `{claim.id}`: no percent change of {given.metric}",
+                place,
+                notes=["the metric has no true zero, so a percent of it depends on where its zero was put"],
+                help="kind: metric claims the difference itself",
+            )
 
 
 def _configurations(draft: Draft, method: str) -> int:
@@ -161,20 +179,25 @@ def _power(draft: Draft, claim: ClaimEntry, place: Place) -> None:
     given = study.seeds
     seeds = given.count if isinstance(given, SeedRange) else len(given)
     datasets = len(claim.datasets or study.datasets)
-    strata = len(_cells_of(draft, claim))
+    strata = 1 if claim.estimand.kind == "every_task" else len(_cells_of(draft, claim))
     family = sum(c.family == claim.family for c in study.claims)
-    smallest = 2.0 ** -(seeds * strata)
-    if draft.shaped.sound("seeds") and smallest > claim.alpha / family:
-        draft.problems.warn(
-            "W501",
-            f"claim `{claim.id}` can never be supported: the smallest p-value of {seeds} seeds x {strata} "
-            f"dataset{'s' if strata > 1 else ''} is {smallest:.2g}, needed is {claim.alpha / family:.2g}",
-            place,
-            notes=[
-                f"alpha {claim.alpha:g}, Holm over {family} claim{'s' if family > 1 else ''} of family `{claim.family}`"
-            ],
-            help="more seeds",
-        )
+    sequential = claim.stopping.kind == "group_sequential" and len(claim.stopping.looks) == len(claim.stopping.alpha)
+    looks = list(zip(claim.stopping.looks, claim.stopping.alpha, strict=True)) if sequential else [(seeds, claim.alpha)]
+    flips = claim.scope == "these_datasets" and claim.splits.kind != "resampled" and claim.stopping.kind != "anytime"
+    for count, alpha in looks if draft.shaped.sound("seeds") and flips else ():
+        smallest, needed = 2.0 ** -(count * strata), alpha / family
+        if smallest > needed:
+            what = "can never be supported" if not sequential else f"can never be decided at its look of {count} seeds"
+            draft.problems.warn(
+                "W501",
+                f"claim `{claim.id}` {what}: the smallest p-value of {count} seeds x {strata} "
+                f"dataset{'s' if strata > 1 else ''} is {smallest:.2g}, needed is {needed:.2g}",
+                place,
+                notes=[
+                    f"alpha {alpha:g}, Holm over {family} claim{'s' if family > 1 else ''} of family `{claim.family}`"
+                ],
+                help="more seeds" if not sequential else f"a first look at {_first_useful(needed, strata)} seeds",
+            )
     if claim.scope == "datasets_like_these" and datasets < 6:
         weak = "can never be supported with fewer than 3" if datasets < 3 else "is weak with fewer than 6"
         draft.problems.warn(
@@ -183,3 +206,8 @@ def _power(draft: Draft, claim: ClaimEntry, place: Place) -> None:
             place,
             help="scope: these_datasets, or more datasets",
         )
+
+
+def _first_useful(needed: float, strata: int) -> int:
+    """Seeds per dataset from which on some outcome is significant at level ``needed``."""
+    return math.ceil(-math.log2(needed) / strata)

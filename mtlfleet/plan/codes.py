@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
+from mtlfleet.plan.claimcodes import CLAIM_CODES, Explanation
 
-class Explanation(NamedTuple):
-    """One code for people."""
-
-    title: str
-    text: str
-    example: str
-
-
-CODES: Mapping[str, Explanation] = {
+OTHER_CODES: Mapping[str, Explanation] = {
     "E100": Explanation(
         "the file cannot be read",
         "The study file is missing, a folder, or not readable by this user. Nothing else could be checked.",
@@ -100,62 +92,6 @@ CODES: Mapping[str, Explanation] = {
         "more errors",
         "At most twenty errors are shown at once. Mend these and validate again.",
         "mtlfleet validate study.yaml",
-    ),
-    "E201": Explanation(
-        "unequal tuning budgets",
-        "A claim compares a method with a baseline that had another number of configurations to choose "
-        "from. The best of twenty draws beats the best of one without being better: with no true "
-        "difference, such comparisons favour the side with more draws. The baseline's number is the sum "
-        "over `best_of`, because the choice among its members is a choice too. Give both sides the same "
-        "number (a common continuous axis does it), or waive parity with a reason, which the report prints.",
-        "search: {space: {train.lr: {log_uniform: [1e-3, 1e-2]}}, trials_per_method: 6, seeds: [901]}",
-    ),
-    "E202": Explanation(
-        "a claim names what the study has not",
-        "The claim's method, baseline, datasets or architectures must be ids of this study, and `exclude` "
-        "must leave their cells in. A claim about cells that never run could not be judged.",
-        "claims: [{id: c1, method: pcgrad, baseline: {best_of: [ls]}, margin: 0.5}]",
-    ),
-    "E203": Explanation(
-        "a claim on an unknown metric",
-        "`kind: metric` names one task's metric as task.metric; every dataset of the claim must have it.",
-        "estimand: {kind: metric, metric: left.accuracy}",
-    ),
-    "E204": Explanation(
-        "no margin",
-        "The margin is the smallest effect worth claiming, in the estimand's unit, and must be positive. "
-        "Without it a study can only fail to find a difference; with it, it can show that there is none "
-        "worth having.",
-        "margin: 0.5   # percentage points of delta_m",
-    ),
-    "E205": Explanation(
-        "no single-task reference",
-        "delta_m and delta_p are percentages against single-task training in the same study. Published "
-        "single-task numbers come from other code and other tuning, so the runs must be here, on every "
-        "dataset the claim is about.",
-        "methods: {stl: {use: stl}}",
-    ),
-    "E206": Explanation(
-        "a comparison with itself",
-        "The claim's method is among its own baseline, or a baseline is named twice.",
-        "baseline: {best_of: [ls, uw]}",
-    ),
-    "E207": Explanation(
-        "parity waived without a reason",
-        "`parity: waived` lets a claim stand although budgets differ. The report prints the reason beside "
-        "the verdict, so there has to be one.",
-        "parity: waived\nparity_reason: the baseline has no hyper-parameter and its learning rate is published",
-    ),
-    "E208": Explanation(
-        "duplicate claim",
-        "Two claims carry the same id. Claims are registered under it before the first final run.",
-        "claims: [{id: c1, ...}, {id: c2, ...}]",
-    ),
-    "E209": Explanation(
-        "a metric without direction",
-        "Some numbers are recorded but are not better when higher or lower (the training loss, the step "
-        "that was selected). They can be neither claimed nor selected on.",
-        "estimand: {kind: metric, metric: left.accuracy}",
     ),
     "E301": Explanation(
         "unknown name",
@@ -269,17 +205,11 @@ CODES: Mapping[str, Explanation] = {
         "optimizer after them, or momentum, would make another method of them.",
         "overrides:\n  - {when: {method: adatask}, set: {train.optimizer: sgd, train.momentum: 0}}",
     ),
-    "W501": Explanation(
-        "the design can never support the claim",
-        "The sign-flip test over n seeds on D datasets has no p-value below 2^-(nD). If that is more than "
-        "alpha divided by the family's number of claims, no outcome whatsoever can be significant.",
-        "seeds: {count: 8}   # 2^-8 = 0.0039 on one dataset",
-    ),
-    "W502": Explanation(
-        "few datasets for a general claim",
-        "`datasets_like_these` generalises to datasets that were not run; each dataset is one observation. "
-        "Fewer than three cannot answer, fewer than six answer weakly.",
-        "scope: these_datasets",
+    "E415": Explanation(
+        "patience without a choice",
+        "train.patience stops a trial after that many evaluations without a better checkpoint, and the best one is "
+        "what it ends with. With keep: last it would end with a checkpoint that is known to be worse.",
+        "train: {patience: 5, keep: best}",
     ),
     "W503": Explanation(
         "fewer configurations than asked for",
@@ -293,4 +223,12 @@ CODES: Mapping[str, Explanation] = {
         "of weights) is checked only by plan and launch, which import the dataset.",
         "mtlfleet plan study.yaml",
     ),
+    "W505": Explanation(
+        "a method trains on what it is chosen by",
+        "A bilevel method (auto_lambda with val_source: val) fits its weights to the validation split, which then "
+        "chooses its checkpoint and its configuration: its validation numbers are too good beside the others'. Test "
+        "is untouched.",
+        "auto_lambda: {params: {val_source: train_split}}",
+    ),
 }
+CODES: Mapping[str, Explanation] = dict(sorted({**OTHER_CODES, **CLAIM_CODES}.items()))

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter
 
-from mtlfleet.errors import FleetError, PluginError, UnknownName, nearest
+from mtlfleet.errors import FleetError, PluginError, UnknownName, among, nearest
 from mtlfleet.plan.axes import read_axis
 from mtlfleet.plan.document import Document, Loc
 from mtlfleet.plan.hyperparameters import adapter, coerce_with, complaint, shown
@@ -168,7 +168,7 @@ class Draft:
                 f"no backbone is called `{shown(value)}`",
                 self.document.value(loc),
                 caret=f"did you mean `{close}`?" if close else "",
-                notes=[f"known: {', '.join(known)}"],
+                notes=[among(known, value)],
             )
             return False
         return True

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mtlfleet.plan.schema import ID_PATTERN, StudyFile
+from mtlfleet.plan.scalars import ID_PATTERN
+from mtlfleet.plan.schema import StudyFile
 from mtlfleet.registry import Entry, builtin
 
 _SECTIONS = {"methods": "method", "datasets": "dataset", "architectures": "architecture"}

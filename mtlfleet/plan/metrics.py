@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtlfleet.errors import Place, nearest
+from mtlfleet.errors import Place, among, nearest
 from mtlfleet.plan.draft import Draft
 from mtlfleet.plan.hyperparameters import shown
 from mtlfleet.plan.tasks import METRICS
@@ -24,7 +24,7 @@ def known_metric(
                 f"dataset `{dataset}` has no metric `{shown(name)}`",
                 place,
                 caret=f"did you mean `{close}`?" if close else "",
-                notes=[f"known: {', '.join([*also, *known])}"],
+                notes=[among([*also, *known], name)],
             )
             return
         if METRICS[name.partition(".")[2]].direction == "none":

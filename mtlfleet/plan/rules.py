@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from mtlfleet.errors import nearest
+from mtlfleet.errors import among, nearest
 from mtlfleet.plan.claimrules import check_claims
 from mtlfleet.plan.document import Loc
 from mtlfleet.plan.draft import RECIPE_TYPES, SECTIONS, Draft, escapes
 from mtlfleet.plan.grid import included
 from mtlfleet.plan.hyperparameters import adapter, coerce_with, complaint, shown
+from mtlfleet.plan.leaks import check_validation
 from mtlfleet.plan.metrics import known_metric
 from mtlfleet.plan.schema import CellRule, Override, SeedRange, Simplex
 from mtlfleet.plan.updates import check_updates
@@ -31,6 +32,7 @@ def check_rules(draft: Draft) -> None:
     _resources(draft)
     _storage(draft)
     check_updates(draft)
+    check_validation(draft)
     check_claims(draft)
 
 
@@ -187,7 +189,7 @@ def _rule(draft: Draft, rule: CellRule, loc: Loc) -> None:
                 f"the study has no {kind} `{shown(name)}`",
                 draft.document.value((*loc, kind)),
                 caret=f"did you mean `{close}`?" if close else "",
-                notes=[f"known: {', '.join(known)}"],
+                notes=[among(known, name)],
             )
 
 

@@ -5,46 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    JsonValue,
-    StringConstraints,
-    Tag,
-    create_model,
-    model_validator,
-)
-from pydantic.json_schema import SkipJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag, create_model, model_validator
 
+from mtlfleet.plan.claimschema import ClaimEntry
+from mtlfleet.plan.scalars import Absent, Id, Name, Pair, Params, Seed, Shape, Text
 from mtlfleet.plan.trial import Recipe
 
-
-def _refuse(_: Any) -> None:
-    raise PydanticCustomError("none_required", "leave the key out instead")
-
-
-Absent = Annotated[SkipJsonSchema[None], BeforeValidator(_refuse)]  # may be left out, may not be written as null
-
 SCHEMA = "mtlfleet/study/1"
-ID_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
-NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
-
-Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-Seed = Annotated[int, Ge(0), Lt(2**63)]
-Text = Annotated[str, MaxLen(2000)]
-Params = dict[str, JsonValue]
-Pair = Annotated[list[float], MinLen(2), MaxLen(2)]
-
-
-class Shape(BaseModel):
-    """Every part of a study: unknown keys are errors, and ``3`` is not ``"3"``."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=False)
 
 
 class Steps(Shape):
@@ -179,47 +146,6 @@ class ResourcesEntry(Shape):
     cpus_per_worker: Annotated[float, Gt(0)] = 1.0
     gpus_per_worker: Annotated[float, Ge(0)] = 0.0
     max_concurrent: Annotated[int, Ge(1)] | None = None
-
-
-class BaselineEntry(Shape):
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["best_of"]}, {"required": ["method"]}]})
-
-    best_of: Annotated[list[str], MinLen(1)] | Absent = None
-    method: str | Absent = None
-    chosen_on: Literal["validation"] = "validation"
-
-    @model_validator(mode="after")
-    def _one(self) -> BaselineEntry:
-        if (self.best_of is None) == (self.method is None):
-            raise ValueError("exactly one of best_of and method")
-        return self
-
-
-class EstimandEntry(Shape):
-    kind: Literal["delta_m", "delta_p", "metric"] = "delta_m"
-    metric: str | Absent = Field(default=None, description="task.metric, for kind: metric")
-
-
-class ClaimEntry(Shape):
-    """What the study asserts before it runs."""
-
-    id: Id
-    question: Text = ""
-    method: str
-    baseline: BaselineEntry
-    estimand: EstimandEntry = EstimandEntry()
-    alternative: Literal["superiority", "non_inferiority", "equivalence", "no_better_than"] = "superiority"
-    margin: Annotated[float, Gt(0)] = Field(
-        description="smallest effect of interest, in the estimand's unit; mandatory"
-    )
-    scope: Literal["these_datasets", "datasets_like_these"] = "these_datasets"
-    alpha: Annotated[float, Gt(0), Lt(0.5)] = 0.05
-    family: Id = "main"
-    datasets: list[str] = []
-    architectures: list[str] = []
-    failures: Literal["worst"] = "worst"
-    parity: Literal["required", "waived"] = "required"
-    parity_reason: Text = ""
 
 
 class Storage(Shape):

@@ -6,11 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
-from mtlfleet.plan.claims import Baseline, Claim, Estimand
+from mtlfleet.plan.claims import Baseline, Claim, Estimand, Kind, Splits, Stopping
+from mtlfleet.plan.claimschema import ClaimEntry, EstimandEntry
 from mtlfleet.plan.draft import Draft
-from mtlfleet.plan.schema import SCHEMA, ClaimEntry, Distribution, Override, SeedRange, StudyFile
+from mtlfleet.plan.schema import SCHEMA, Distribution, Override, SeedRange, StudyFile
 from mtlfleet.plan.trial import Recipe, canonical
 
 
@@ -26,14 +27,32 @@ def storage_root(path: Path, name: str, given: str | None) -> Path:
 
 def claim_of(given: ClaimEntry) -> Claim:
     """A claim of the file as a value."""
-    task, _, metric = (given.estimand.metric or "").partition(".")
-    values = given.model_dump(exclude={"baseline", "estimand", "datasets", "architectures"})
+    values = given.model_dump(exclude={"baseline", "estimand", "datasets", "architectures", "stopping", "splits"})
     return Claim(
         **values,
-        baseline=Baseline(best_of=tuple(given.baseline.best_of or [str(given.baseline.method)])),
-        estimand=Estimand(kind=given.estimand.kind, task=task or None, metric=metric or None),
+        baseline=Baseline(best_of=tuple(given.baseline.members), sweep=given.baseline.sweep is not None),
+        estimand=_estimand(given.estimand),
+        stopping=Stopping(
+            kind=given.stopping.kind, looks=tuple(given.stopping.looks), alpha=tuple(given.stopping.alpha)
+        ),
+        splits=Splits(kind=given.splits.kind, test_fraction=given.splits.test_fraction),
         datasets=tuple(given.datasets),
         architectures=tuple(given.architectures),
+    )
+
+
+def _estimand(given: EstimandEntry) -> Estimand:
+    """Raises ValueError for a kind that no claim may have; the rules refuse it before."""
+    if given.kind not in get_args(Kind):
+        raise ValueError(f"{given.kind} is a description, not a claim's estimand")
+    task, _, metric = (given.metric or "").partition(".")
+    weights = given.w if isinstance(given.w, list) else [given.w] if isinstance(given.w, dict) else []
+    return Estimand(
+        kind=cast("Kind", given.kind),
+        task=task or None,
+        metric=metric or None,
+        preferences=tuple(tuple(sorted(w.items())) for w in weights),
+        eps=given.eps,
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mtlfleet.errors import nearest
+from mtlfleet.plan import literature
 from mtlfleet.plan.document import Document, Loc, has
 from mtlfleet.plan.hyperparameters import expectation, shown
 from mtlfleet.plan.problems import Problems
@@ -21,6 +22,10 @@ from mtlfleet.plan.trial import is_path
 _ENV = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 _IDS = "ids are lower-case letters, digits, `-` and `_`, start with a letter or digit, and have at most 63 characters"
 _MAX_ROUNDS = 6
+_MANDATORY: dict[str, tuple[str, str | None]] = {  # of every claim: the code when it is missing, and what it is
+    "margin": ("E204", "margin: the smallest effect worth claiming, in the estimand's unit"),
+    "scope": ("E210", "scope: these_datasets (other seeds), or datasets_like_these (other datasets of the kind)"),
+}
 
 
 def read_shape(document: Document, problems: Problems) -> Shaped | None:
@@ -33,6 +38,9 @@ def read_shape(document: Document, problems: Problems) -> Shaped | None:
         )
         return None
     kept, bad = _Kept(), set[Loc]()
+    for loc in _include(data, document, problems):
+        bad.add(loc)
+        kept.drop(data, loc)
     for _ in range(_MAX_ROUNDS):
         try:
             model = StudyFile.model_validate_json(json.dumps(data))
@@ -116,6 +124,28 @@ def _expand(document: Document, problems: Problems) -> Any:
         return value
 
     return walk(document.data, ())
+
+
+def _include(data: dict[str, Any], document: Document, problems: Problems) -> list[Loc]:
+    """Complete the claims taken from the literature; gives the places of those that do not exist, last first."""
+    claims = data["claims"] if isinstance(data.get("claims"), list) else []
+    unknown: list[Loc] = []
+    for i, claim in enumerate(claims):
+        if not isinstance(claim, dict) or not isinstance(claim.get("use"), str):
+            continue
+        try:
+            claims[i] = literature.included(claim, data.get("methods"))
+        except KeyError:
+            close = nearest(claim["use"], literature.names())
+            problems.add(
+                "E215",
+                f"no claim of the literature is called `{shown(claim['use'])}`",
+                document.value(("claims", i, "use")),
+                caret=f"did you mean `{close}`?" if close else "",
+                notes=[f"papers: {', '.join(literature.papers())}"],
+            )
+            unknown.append(("claims", i))
+    return unknown[::-1]
 
 
 def _environment(value: str, loc: Loc, document: Document, problems: Problems) -> str:
@@ -231,12 +261,12 @@ def _unknown_key(loc: Loc, document: Document, problems: Problems) -> None:
 
 def _missing(loc: Loc, document: Document, problems: Problems) -> None:
     name, parent = str(loc[-1]), loc[:-1]
-    claim = loc[:1] == ("claims",) and name == "margin"
+    claim = loc[:1] == ("claims",) and name in _MANDATORY
     message = f"`{dotted(parent)}` lacks `{name}`" if parent else f"the study lacks `{name}`"
-    help_ = "margin: the smallest effect worth claiming, in the estimand's unit" if claim else None
+    code, help_ = _MANDATORY[name] if claim else ("E106", None)
     if loc == ("schema",):
         help_ = f"schema: {SCHEMA}"
-    problems.add("E204" if claim else "E106", message, document.key(parent), caret=f"add `{name}:`", help=help_)
+    problems.add(code, message, document.key(parent), caret=f"add `{name}:`", help=help_)
 
 
 def _keys_at(model: Any, loc: Loc) -> list[str]:

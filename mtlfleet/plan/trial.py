@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -69,7 +69,12 @@ class Spec:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a trial trains; the ``train:`` block of a study. Steps and epochs: give exactly one."""
+    """How a trial trains; the ``train:`` block of a study. Steps and epochs: give exactly one.
+
+    Both count batches. ``budget`` says what is equal between methods that draw different numbers of batches a step:
+    ``samples`` drawn, so that a method with three batches a step makes a third of the steps; or optimizer ``steps``.
+    ``patience``: stop after that many evaluations in a row without a better checkpoint; None trains to the end.
+    """
 
     optimizer: Literal["sgd", "adam", "adamw"] = "adam"
     lr: Annotated[float, Gt(0)] = 1e-3
@@ -86,12 +91,32 @@ class Recipe:
     keep: Literal["best", "last"] = "best"
     log_every: Annotated[int, Gt(0)] = 20
     max_skips: Annotated[int, Gt(0)] = 20
+    budget: Literal["samples", "steps"] = "samples"
+    patience: Annotated[int, Gt(0)] | None = None
+
+    def drawing(self, batches: int) -> Recipe:
+        """This recipe for a method that draws ``batches`` batches a step.
+
+        Under a budget of samples: as many batches in fewer steps, never more; warm-up and evaluations in proportion.
+
+        >>> Recipe(steps=100, eval_every=50).drawing(3).steps, Recipe(steps=100, budget="steps").drawing(3).steps
+        (33, 100)
+        """
+        if batches == 1 or self.budget == "steps":
+            return self
+        return replace(
+            self,
+            steps=None if self.steps is None else max(1, self.steps // batches),
+            epochs=None if self.epochs is None else self.epochs / batches,
+            eval_every=None if self.eval_every is None else math.ceil(self.eval_every / batches),
+            warmup_steps=math.ceil(self.warmup_steps / batches),
+        )
 
     def total_steps(self, train_size: int) -> int:
         """Optimizer steps of the whole trial; an epoch is ceil(train_size / global_batch) steps."""
         if self.steps is not None:
             return self.steps
-        return max(1, math.ceil((self.epochs or 1.0) * math.ceil(train_size / self.global_batch)))
+        return max(1, math.ceil(round((self.epochs or 1.0) * math.ceil(train_size / self.global_batch), 9)))
 
     def eval_interval(self, train_size: int) -> int:
         return self.eval_every or max(1, self.total_steps(train_size) // 10)

@@ -56,17 +56,23 @@ def _views() -> str:
 def comment(con: duckdb.DuckDBPyConnection) -> None:
     """Say in the file what each table, view and column means, with units."""
     con.execute(files("mtlfleet.store").joinpath("comments.sql").read_text())
+    listed = "SELECT view_name FROM duckdb_views() WHERE NOT internal AND database_name = current_database()"
+    views = {name for (name,) in con.execute(listed).fetchall()}
     said, notes = [], {}
     for table in reversed(ALL_TABLES):
-        for kind, name in {("TABLE", table.base), ("TABLE" if table.base == table.name else "VIEW", table.name)}:
-            said.append(f'COMMENT ON {kind} "{name}" IS {quoted(table.comment)}')
+        for name in {table.base, table.name}:
+            said.append(f'COMMENT ON {"VIEW" if name in views else "TABLE"} "{name}" IS {quoted(table.comment)}')
             said += [f'COMMENT ON COLUMN "{name}"."{c.name}" IS {quoted(c.note)}' for c in table.columns]
         notes.update({c.name: c.note for c in table.columns})
     con.execute(";".join(said))
     # A view's column that is passed on from a table means what it means there.
-    silent = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal AND comment IS NULL"
+    silent = (
+        "SELECT table_name, column_name FROM duckdb_columns()"
+        " WHERE NOT internal AND comment IS NULL AND database_name = current_database()"
+    )
     passed_on = [(view, name) for view, name in con.execute(silent).fetchall() if name in notes]
-    con.execute(";".join(f'COMMENT ON COLUMN "{v}"."{name}" IS {quoted(notes[name])}' for v, name in passed_on))
+    if passed_on:
+        con.execute(";".join(f'COMMENT ON COLUMN "{v}"."{name}" IS {quoted(notes[name])}' for v, name in passed_on))
 
 
 def insert(con: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:

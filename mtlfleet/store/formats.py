@@ -29,14 +29,21 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 }
 
 
-def write(kind: str, reader: Any, out: IO[bytes]) -> int:
+def write(kind: str, reader: Any, out: IO[bytes], *, limit: int | None = None) -> int:
     """Write every batch of ``reader`` (a ``pyarrow.RecordBatchReader``) to ``out``. Returns the number of rows."""
     if kind in BINARY:
         return _binary(kind, reader, out)
+    return write_rows(kind, list(reader.schema.names), (row for batch in reader for row in _tuples(batch)), out, limit)
+
+
+def write_rows(
+    kind: str, names: Sequence[str], rows: Iterable[Sequence[Any]], out: IO[bytes], limit: int | None = None
+) -> int:
+    """Write rows in one of the text formats; a table shows the first ``limit`` (default ``TABLE_ROWS``)."""
     text = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
     try:
-        names = list(reader.schema.names)
-        rows = (tuple(row[i] for i in range(len(names))) for batch in reader for row in _tuples(batch))
+        if kind == "table":
+            return _table(names, rows, text, TABLE_ROWS if limit is None else limit)
         return _TEXT[kind](names, rows, text)
     finally:
         text.flush()
@@ -167,16 +174,16 @@ def text_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join([line([plain(n) for n in names]), "  ".join("-" * w for w in widths), *map(line, cells)]) + "\n"
 
 
-def _table(names: Sequence[str], rows: Iterable[Sequence[Any]], out: IO[str]) -> int:
+def _table(names: Sequence[str], rows: Iterable[Sequence[Any]], out: IO[str], limit: int) -> int:
     kept: list[Sequence[Any]] = []
     count = 0
     for row in rows:
         count += 1
-        if count <= TABLE_ROWS:
+        if count <= limit:
             kept.append(row)
     out.write(text_table(names, kept))
-    if count > TABLE_ROWS:
-        out.write(f"... {count - TABLE_ROWS} more rows; --format csv gives all\n")
+    if count > limit:
+        out.write(f"... {count - limit} more rows; --limit shows more, --format csv gives all\n")
     return count
 
 
@@ -215,7 +222,6 @@ def _latex(names: Sequence[str], rows: Iterable[Sequence[Any]], out: IO[str]) ->
 
 
 _TEXT = {
-    "table": _table,
     "csv": _csv,
     "tsv": _tsv,
     "json": _json,

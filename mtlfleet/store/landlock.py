@@ -28,18 +28,24 @@ class _PathBeneath(ctypes.Structure):
     _fields_ = [("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32)]
 
 
+def version() -> int:
+    """Version of the kernel's Landlock interface; 0 where there is none."""
+    if sys.platform != "linux":
+        return 0
+    libc = ctypes.CDLL(None, use_errno=True)
+    return max(0, int(libc.syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1))))
+
+
 def deny_writes(but: Path) -> bool:
     """From here on this process and its children read files, and write only below ``but``.
 
     Returns False where the kernel has no Landlock; the other layers of the guard must then do. Raises OSError when the
     kernel has it but refuses.
     """
-    if sys.platform != "linux":
-        return False
-    libc = ctypes.CDLL(None, use_errno=True)
-    abi = libc.syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
+    abi = version()
     if abi < 1:
         return False
+    libc = ctypes.CDLL(None, use_errno=True)
     writes = 0
     for since, rights in _WRITES.items():
         writes |= rights if abi >= since else 0

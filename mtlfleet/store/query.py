@@ -15,43 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
 from mtlfleet import errors
+from mtlfleet.store import limits
 from mtlfleet.store.freshness import Freshness
 
-CANNED: Mapping[str, str] = {
-    "leaderboard": (
-        "SELECT dataset, architecture, task, metric, rank, method, n_seeds, n_trials, mean, ci95, n_failed, n_diverged"
-        " FROM leaderboard ORDER BY dataset, architecture, task, metric, rank NULLS LAST, method"
-    ),
-    "progress": "SELECT * EXCLUDE (study_id) FROM progress ORDER BY phase, method, dataset, architecture",
-    "verdicts": (
-        "SELECT claim_id, verdict, label, effect, ci_low, ci_high, unit, p_adjusted, n_pairs, sentence"
-        " FROM verdicts ORDER BY claim_id"
-    ),
-    "failures": (
-        "SELECT state, exit_reason, count(*) AS trials, min(label) AS example, min(trial_id) AS trial_id"
-        " FROM trial_summary WHERE state NOT IN ('done', 'running', 'missing')"
-        " GROUP BY ALL ORDER BY trials DESC, state, exit_reason"
-    ),
-}
+Source = Literal["live", "snapshot", "segments"]
 _GRACE_S = 5.0
-
-
-def canned(query: str) -> str:
-    """The SQL of ``@name``, or ``query`` itself. Raises UnknownName with the nearest name."""
-    if not query.startswith("@"):
-        return query
-    name = query[1:].strip()
-    if name not in CANNED:
-        close = errors.nearest(name, CANNED)
-        raise errors.UsageError(
-            f"no query is called `@{name}`",
-            notes=[f"known: {', '.join('@' + n for n in CANNED)}"],
-            help=f"did you mean `@{close}`?" if close else None,
-        )
-    return CANNED[name]
 
 
 def names() -> list[str]:
@@ -60,6 +31,86 @@ def names() -> list[str]:
 
     views = re.findall(r"CREATE OR REPLACE VIEW (\w+)", files("mtlfleet.store").joinpath("views.sql").read_text())
     return sorted({*views, *(t.name for t in ALL_TABLES)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One query. ``source``: the published file and what was flushed since (live), only the former (snapshot), or the
+    segments alone. ``limit`` shortens a table for people; ``form`` is one of ``formats.FORMATS``."""
+
+    query: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    form: str = "arrow"
+    source: Source = "live"
+    timeout_s: float = 60.0
+    limit: int | None = None
+
+
+class Reader:
+    """A guarded child, started before its question is known. Use it as a context; it answers once."""
+
+    def __init__(self, *, landlock: bool = True) -> None:
+        self._scratch = tempfile.mkdtemp(prefix="mtlfleet-sql-")
+        self._child = _start(self._scratch, landlock=landlock)
+        self._watchdog: threading.Timer | None = None
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        self._child.kill()
+        self._child.wait()
+        for pipe in (self._child.stdin, self._child.stdout, self._child.stderr):
+            if pipe is not None:
+                pipe.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def ask(self, root: Path, question: Question) -> IO[bytes]:
+        """Send the question; returns the stream its answer comes on. Call ``report`` when it was read."""
+        request = {
+            "root": str(root),
+            "query": question.query,
+            "params": dict(question.params),
+            "form": question.form,
+            "source": question.source,
+            "timeout_s": question.timeout_s,
+            "limit": question.limit,
+        }
+        self._watchdog = threading.Timer(question.timeout_s + _GRACE_S, self._child.kill)
+        self._watchdog.daemon = True
+        self._watchdog.start()
+        assert self._child.stdin is not None and self._child.stdout is not None
+        try:
+            self._child.stdin.write(json.dumps(request).encode())
+            self._child.stdin.close()
+        except BrokenPipeError:  # it died before; why, stands in its report
+            self.report()
+        return self._child.stdout
+
+    def report(self) -> dict[str, Any]:
+        """What the child said about itself. Raises the error it reported."""
+        return _report(self._child)
+
+    def raise_if_killed(self) -> None:
+        try:
+            self._child.wait(0.5)
+        except subprocess.TimeoutExpired:
+            return
+        if self._child.returncode < 0:
+            raise _killed() from None
+
+
+def ask(root: Path, question: Question, out: IO[bytes], *, reader: Reader | None = None) -> Freshness:
+    """Write the answer to ``out`` in the form asked for. ``reader``: one started earlier, else a new one.
+
+    Raises QueryRefused, QueryFailed, QueryTimeout, StoreDamaged, maybe after a part was written.
+    """
+    with reader or Reader() as child:
+        shutil.copyfileobj(child.ask(root, question), out)
+        out.flush()
+        return _freshness(child.report())
 
 
 @dataclass
@@ -72,7 +123,7 @@ class Answer:
 
     @property
     def freshness(self) -> Freshness:
-        return Freshness(self.facts.get("snapshot_age_s"), int(self.facts.get("pending_segments", 0)))
+        return _freshness(self.facts)
 
 
 @contextmanager
@@ -82,89 +133,59 @@ def guarded(
     *,
     params: Mapping[str, Any] | None = None,
     timeout_s: float = 60.0,
-    use_snapshot: bool = True,
+    source: Source = "live",
     landlock: bool = True,
 ) -> Iterator[Answer]:
-    """Run ``query`` in the guarded child and give its answer as a stream.
+    """Run ``query`` in the guarded child and give its answer as a stream of Arrow batches.
 
     Raises QueryRefused, QueryFailed, QueryTimeout, StoreDamaged. An error after the first batch is raised when the
     block ends, so write to a temporary file and keep it only after that."""
-    scratch = tempfile.mkdtemp(prefix="mtlfleet-sql-")
-    request = {
-        "root": str(root),
-        "query": query,
-        "params": dict(params or {}),
-        "timeout_s": timeout_s,
-        "use_snapshot": use_snapshot,
-        "landlock": landlock,
-        "scratch": scratch,
-        "memory_limit": f"{_memory_mib()}MiB",
-        "scratch_limit": "16GiB",
-        "threads": os.cpu_count() or 1,
-    }
-    child = _start(request)
-    watchdog = threading.Timer(timeout_s + _GRACE_S, child.kill)
-    watchdog.daemon = True
-    watchdog.start()
-    try:
-        answer = Answer(_open(child))
+    question = Question(query=query, params=params or {}, timeout_s=timeout_s, source=source)
+    with Reader(landlock=landlock) as child:
+        answer = Answer(_open(child, root, question))
         try:
             yield answer
         except (OSError, ValueError):  # what Arrow raises for a stream that was cut; or the caller's own trouble
-            _raise_if_killed(child)
+            child.raise_if_killed()
             raise
-        answer.facts = _report(child)
-    finally:
-        watchdog.cancel()
-        child.kill()
-        child.wait()
-        for pipe in (child.stdin, child.stdout, child.stderr):
-            if pipe is not None:
-                pipe.close()
-        shutil.rmtree(scratch, ignore_errors=True)
+        answer.facts = child.report()
 
 
-def _raise_if_killed(child: subprocess.Popen[bytes]) -> None:
-    try:
-        child.wait(0.5)
-    except subprocess.TimeoutExpired:
-        return
-    if child.returncode < 0:
-        raise errors.QueryTimeout("the query was killed: it ran past its time limit or out of memory") from None
+def _freshness(facts: Mapping[str, Any]) -> Freshness:
+    return Freshness(facts.get("snapshot_age_s"), int(facts.get("pending_segments", 0)))
 
 
-def _start(request: Mapping[str, Any]) -> subprocess.Popen[bytes]:
-    """The child, with no more of the environment than Python needs: a query can then leak nothing of it."""
+def _start(scratch: str, *, landlock: bool) -> subprocess.Popen[bytes]:
+    """The child, with no more of the environment than Python needs: a query can then leak nothing of it. It has a
+    process group of its own, so that Ctrl-C reaches only us."""
     import mtlfleet
 
     keep = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "SYSTEMROOT", "VIRTUAL_ENV")
     environment = {name: os.environ[name] for name in keep if name in os.environ}
     environment["PYTHONPATH"] = str(Path(next(iter(mtlfleet.__path__))).parent)
-    child = subprocess.Popen(
-        [sys.executable, "-P", "-m", "mtlfleet.store.reader"],
+    words = [scratch, "1" if landlock else "0", str(limits.memory_bytes()), str(os.getpid())]
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "mtlfleet.store.reader", *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
+        process_group=0,
     )
-    assert child.stdin is not None
-    child.stdin.write(json.dumps(request).encode())
-    child.stdin.close()
-    return child
 
 
-def _open(child: subprocess.Popen[bytes]) -> Any:
+def _open(child: Reader, root: Path, question: Question) -> Any:
     import pyarrow as pa
 
+    stream = child.ask(root, question)
     try:
-        return pa.ipc.open_stream(child.stdout)
+        return pa.ipc.open_stream(stream)
     except (pa.ArrowInvalid, OSError):
-        _report(child)
+        child.report()
         raise errors.QueryFailed("the query process ended without an answer") from None
 
 
 def _report(child: subprocess.Popen[bytes]) -> dict[str, Any]:
-    """What the child said about itself. Raises the error it reported."""
     assert child.stderr is not None
     said = child.stderr.read().decode(errors="replace").strip()
     child.wait()
@@ -174,7 +195,7 @@ def _report(child: subprocess.Popen[bytes]) -> dict[str, Any]:
         report = {}
     if not report:
         if child.returncode and child.returncode < 0:
-            raise errors.QueryTimeout("the query was killed: it ran past its time limit or out of memory")
+            raise _killed()
         last = said.splitlines()[-1] if said else f"exit status {child.returncode}"
         raise errors.QueryFailed(f"the query process failed: {last}")
     if "error" not in report:
@@ -186,6 +207,10 @@ def _report(child: subprocess.Popen[bytes]) -> dict[str, Any]:
     raise kind(report["message"], notes=notes, help=help_)
 
 
+def _killed() -> errors.QueryTimeout:
+    return errors.QueryTimeout("the query was killed: it ran past its time limit or out of memory")
+
+
 def _table_hint(message: str) -> str | None:
     found = re.search(r"Table with name (\w+) does not exist", message)
     if not found:
@@ -193,8 +218,3 @@ def _table_hint(message: str) -> str | None:
     known = names()
     close = errors.nearest(found[1], known)
     return (f"did you mean `{close}`? " if close else "") + f"tables and views: {', '.join(known)}"
-
-
-def _memory_mib() -> int:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(256, min(8192, total // 2 // 2**20))

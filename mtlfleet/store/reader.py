@@ -1,32 +1,46 @@
-"""The child process that answers one query: gives up its rights first, then opens the store, then looks at the query.
+"""The child process that answers one query: gives up its rights first, then loads DuckDB, then hears what is asked.
 
-Reads one JSON request from standard input, writes an Arrow IPC stream to standard output and one JSON line about how
-it went to standard error. Run as ``python -m mtlfleet.store.reader``; nothing here is imported by the parent."""
+Run as ``python -m mtlfleet.store.reader SCRATCH LANDLOCK MEMORY PARENT``. Reads one JSON request from standard input,
+writes the answer to standard output in the form asked for and one JSON line about how it went to standard error. It can
+be started before the question is known. Nothing here is imported by the parent.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 from pathlib import Path
 from typing import Any
 
-from mtlfleet.errors import FleetError, QueryFailed, QueryTimeout
+from mtlfleet.errors import FleetError, QueryFailed, QueryRefused, QueryTimeout
+from mtlfleet.store import limits
 from mtlfleet.store.landlock import deny_writes
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
+def prepare(scratch: Path, *, landlock: bool, memory: int, parent: int) -> bool:
+    """Bind this process, then load DuckDB: threads started before would keep the right to write. Returns whether the
+    kernel now refuses writes."""
+    limits.bind(memory, parent)
+    denied = landlock and deny_writes(scratch)
+    import duckdb  # noqa: F401
+
+    return denied
+
+
+def answer(request: dict[str, Any], scratch: Path, *, denied: bool, memory: int) -> dict[str, Any]:
     """Answer ``request``; returns what the parent tells the user about freshness."""
-    guarded = request["landlock"] and deny_writes(Path(request["scratch"]))
     import duckdb
 
     from mtlfleet.store.guard import check
-    from mtlfleet.store.session import attach_live, lock_down
+    from mtlfleet.store.session import attach, lock_down
 
-    check(request["query"])
-    con = duckdb.connect(":memory:", config=_limits(request))
-    freshness = attach_live(con, Path(request["root"]), use_snapshot=request["use_snapshot"])
+    query = request["query"]
+    check(query, kernel=denied)
+    con = duckdb.connect(":memory:", config=_limits(scratch, memory))
+    freshness = attach(con, Path(request["root"]), request["source"], comments="comment" in query.lower())
     lock_down(con)
     expired = threading.Event()
 
@@ -38,52 +52,75 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     timer.daemon = True
     timer.start()
     try:
-        rows = _stream(con, request["query"], request["params"])
+        rows = _write(con, request)
     except BrokenPipeError:
         raise
-    except (duckdb.Error, OSError) as error:  # Arrow's stream wraps DuckDB's errors in OSError
+    except (duckdb.Error, OSError, MemoryError) as error:  # Arrow's stream wraps DuckDB's errors in OSError
         if expired.is_set():
             raise QueryTimeout(
                 f"the query ran past {request['timeout_s']:g} s", help="narrow it, or give more time with --timeout"
             ) from None
-        raise QueryFailed(str(error)) from None
+        raise _failure(error, memory) from None
     finally:
         timer.cancel()
     return {
         "rows": rows,
         "snapshot_age_s": freshness.snapshot_age_s,
         "pending_segments": freshness.pending_segments,
-        "landlock": guarded,
+        "landlock": denied,
     }
 
 
-def _limits(request: dict[str, Any]) -> dict[str, Any]:
+def _failure(error: BaseException, memory: int) -> FleetError:
+    """DuckDB's words, and what to do where the words are about a wall of ours."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, MemoryError) or "Out of Memory" in text or "failed to allocate" in text.lower():
+        first = text.splitlines()[0]
+        return QueryFailed(
+            f"the query needs more than its {memory // limits.MIB} MiB of memory: {first}",
+            help="aggregate first, or narrow it with WHERE",
+        )
+    if "disabled by configuration" in text:
+        return QueryRefused(text.splitlines()[0], notes=["a query reads this store and nothing else"])
+    return QueryFailed(text)
+
+
+def _limits(scratch: Path, memory: int) -> dict[str, Any]:
     return {
-        "memory_limit": request["memory_limit"],
-        "threads": request["threads"],
-        "temp_directory": request["scratch"],
-        "max_temp_directory_size": request["scratch_limit"],
+        "memory_limit": f"{memory // limits.MIB}MiB",
+        "threads": os.cpu_count() or 1,
+        "temp_directory": str(scratch),
+        "max_temp_directory_size": f"{limits.scratch_bytes(scratch) // limits.MIB}MiB",
     }
 
 
-def _stream(con: Any, query: str, params: Any) -> int:
-    import pyarrow as pa
+_PLAIN = re.compile(r"(TINY|SMALL|BIG|U\w*)?INT(EGER)?|DOUBLE|FLOAT|VARCHAR|JSON|BOOLEAN|(VARCHAR|DOUBLE|FLOAT)\[\]")
 
-    found = con.sql(query, params=params or None)
-    reader = found.to_arrow_reader(65_536)
-    rows = 0
-    with pa.ipc.new_stream(sys.stdout.buffer, reader.schema) as stream:
-        for batch in reader:
-            stream.write_batch(batch)
-            rows += batch.num_rows
-    sys.stdout.buffer.flush()
-    return rows
+
+def _write(con: Any, request: dict[str, Any]) -> int:
+    """Plain columns go to text without Arrow, whose import costs as much as DuckDB's; both ways write the same."""
+    from mtlfleet.store.formats import BINARY, write, write_rows
+
+    found = con.execute(request["query"], request["params"] or None)
+    form, out = request["form"], sys.stdout.buffer
+    columns = found.description or []
+    if form not in BINARY and all(_PLAIN.fullmatch(str(column[1])) for column in columns):
+        rows = (row for many in iter(lambda: found.fetchmany(10_000), []) for row in many)
+        count = write_rows(form, [column[0] for column in columns], rows, out, request["limit"])
+    else:
+        count = write(form, found.to_arrow_reader(65_536), out, limit=request["limit"])
+    out.flush()
+    return count
 
 
 def main() -> None:
-    request = json.loads(sys.stdin.buffer.read())
+    scratch, landlock, memory, parent = Path(sys.argv[1]), sys.argv[2] == "1", int(sys.argv[3]), int(sys.argv[4])
     try:
-        report = answer(request)
+        denied = prepare(scratch, landlock=landlock, memory=memory, parent=parent)
+        asked = sys.stdin.buffer.read()
+        if not asked:
+            os._exit(0)  # started ahead of a question that never came
+        report = answer(json.loads(asked), scratch, denied=denied, memory=memory)
     except FleetError as error:
         report = {
             "error": type(error).__name__,

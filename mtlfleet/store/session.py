@@ -8,10 +8,11 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from mtlfleet.errors import StoreDamaged
+from mtlfleet.errors import EnvironmentProblem, StoreDamaged
 from mtlfleet.store import layout
 from mtlfleet.store.database import (
     attempt_rows,
+    comment,
     create_tables,
     create_views,
     damaged,
@@ -36,6 +37,32 @@ from mtlfleet.store.schema import (
     SCHEMA_VERSION,
     SEGMENT_TABLES,
 )
+
+
+def attach(con: duckdb.DuckDBPyConnection, root: Path, source: str, *, comments: bool = False) -> Freshness:
+    """Make the store's tables and views in ``con``: ``live``, the published ``snapshot`` alone, or from ``segments``.
+
+    ``comments``: say what tables and columns mean also where they are made anew (the snapshot always does). Raises
+    EnvironmentProblem when there is no snapshot to use.
+    """
+    if source != "snapshot":
+        freshness = attach_live(con, root, use_snapshot=source == "live")
+        if comments and _database(con) != "snapshot":
+            comment(con)
+        return freshness
+    con.execute("SET TimeZone = 'UTC'")
+    if not _attach_snapshot(con, root / layout.SNAPSHOT):
+        raise EnvironmentProblem(
+            f"{root / layout.SNAPSHOT} is not there, or of another version",
+            help="leave --snapshot out: the segments hold every row",
+        )
+    con.execute("USE snapshot")
+    return Freshness(_age(con), 0)
+
+
+def _database(con: duckdb.DuckDBPyConnection) -> str:
+    row = con.execute("SELECT current_database()").fetchone()
+    return str(row[0]) if row else ""
 
 
 def attach_live(con: duckdb.DuckDBPyConnection, root: Path, *, use_snapshot: bool = True) -> Freshness:

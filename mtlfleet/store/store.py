@@ -46,6 +46,20 @@ class Store:
         with self.session() as session:
             return session.sql(query, params)
 
+    def arrow(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
+        """``sql`` under the name that DuckDB's relations give it."""
+        return self.sql(query, params)
+
+    def df(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> Any:
+        """``sql`` as a pandas DataFrame; integers that may be NULL stay integers. Raises EnvironmentProblem without
+        pandas."""
+        try:
+            import pandas as pd
+        except ImportError:
+            raise EnvironmentProblem("pandas is not installed", help="pip install pandas, or use .sql()") from None
+        table = self.sql(query, params)
+        return table.to_pandas(types_mapper=lambda t: pd.Int64Dtype() if str(t) in ("int32", "int64") else None)
+
     def rows(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """``sql`` as a list of dicts."""
         found: list[dict[str, Any]] = self.sql(query, params).to_pylist()

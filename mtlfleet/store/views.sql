@@ -42,7 +42,9 @@ SELECT study_id, trial_id, attempt, step, scope, tasks[i] AS task_i, tasks[j] AS
 FROM pairs;
 
 CREATE OR REPLACE VIEW trial_summary AS
-WITH runs AS (
+WITH drawn AS (
+  SELECT study_id, trial_id, max(value)::BIGINT AS samples FROM metrics WHERE metric = 'samples' GROUP BY study_id, trial_id
+), runs AS (
   SELECT study_id, trial_id, count(*) AS n_attempts, arg_max(coalesce(state, 'running'), attempt) AS state,
          arg_max(exit_reason, attempt) AS exit_reason, max(last_step) AS last_step,
          sum(train_s) FILTER (isfinite(train_s)) AS train_s, sum(device_s) FILTER (isfinite(device_s)) AS device_s,
@@ -51,8 +53,20 @@ WITH runs AS (
 )
 SELECT t.study_id, t.trial_id, t.label, t.phase, t.method, t.method_use, t.dataset, t.architecture, t.task, t.tasks, t.seed,
        t.config_index, t.params, coalesce(r.state, 'missing') AS state, r.exit_reason, coalesce(r.n_attempts, 0) AS n_attempts,
-       r.last_step, t.steps, r.train_s, r.device_s, r.started_at, r.ended_at
-FROM trials t LEFT JOIN runs r USING (study_id, trial_id);
+       r.last_step, t.steps, r.train_s, r.device_s, r.started_at, r.ended_at, d.samples
+FROM trials t LEFT JOIN runs r USING (study_id, trial_id) LEFT JOIN drawn d USING (study_id, trial_id);
+
+-- The conventions of each trial's latest attempt that took a step; json keys as in docs/methods.md.
+CREATE OR REPLACE VIEW run_cards AS
+SELECT t.study_id, t.trial_id, t.method, t.dataset, t.architecture, t.seed, e.card->>'heads' AS heads,
+       e.card->>'weight_sum' AS weight_sum, (e.card->>'shared_parameters')::BIGINT AS shared_parameters,
+       e.card->'private' AS private, e.card->'state' AS state, e.card->>'guard' AS guard, e.card->>'agreement' AS agreement,
+       (e.card->>'shared_norm')::DOUBLE AS shared_norm, (e.card->>'clip_norm')::DOUBLE AS clip_norm,
+       e.card->>'budget' AS budget, (e.card->>'batches')::INTEGER + (e.card->>'outer_batches')::INTEGER AS batches_per_step,
+       (e.card->>'samples')::BIGINT AS samples_per_step, (e.card->>'forward_passes')::INTEGER AS forward_passes, e.card
+FROM trials t JOIN (
+  SELECT study_id, trial_id, arg_max(message, attempt)::JSON AS card FROM events WHERE kind = 'run_card' GROUP BY ALL
+) e USING (study_id, trial_id);
 
 CREATE OR REPLACE VIEW final_metrics AS
 SELECT t.study_id, t.trial_id, t.phase, t.method, t.method_use, t.dataset, t.architecture, t.config_index, t.seed,
@@ -163,8 +177,13 @@ SELECT study_id, dataset, architecture, method, task, metric, unit, direction,
          ORDER BY CASE direction WHEN 'max' THEN -mean ELSE mean END) END AS rank,
        n_seeds, n_trials, mean, sd,
        CASE WHEN n_seeds > 1 THEN sd / sqrt(n_seeds) * t975(n_seeds - 1) END AS ci95,
-       n_failed, n_diverged, n_seeds = n_trials AND n_seeds > 0 AS complete
-FROM rows;
+       n_failed, n_diverged, n_seeds = n_trials AND n_seeds > 0 AS complete, false AS external
+FROM rows
+UNION ALL BY NAME
+SELECT study_id, dataset, NULL AS architecture, method, task, metric,
+       CASE metric WHEN 'delta_m_pct' THEN 'percent' END AS unit, direction, value AS mean, false AS complete,
+       true AS external
+FROM external_metrics;
 
 CREATE OR REPLACE VIEW validation_skill AS
 SELECT t.study_id, t.trial_id, t.phase, t.method, t.dataset, t.architecture, t.task, t.seed, t.config_index,
@@ -197,7 +216,8 @@ FROM trial_summary GROUP BY ALL;
 CREATE OR REPLACE VIEW budget AS
 SELECT study_id, phase, method, dataset, architecture, count(*) AS trials, count(DISTINCT config_index) AS configurations,
        count(DISTINCT seed) AS seeds, sum(n_attempts)::BIGINT AS attempts,
-       sum(train_s) FILTER (isfinite(train_s)) AS train_s, sum(device_s) FILTER (isfinite(device_s)) AS device_s
+       sum(train_s) FILTER (isfinite(train_s)) AS train_s, sum(device_s) FILTER (isfinite(device_s)) AS device_s,
+       sum(samples)::BIGINT AS samples
 FROM trial_summary GROUP BY ALL;
 
 -- Pairs of methods of which some runs of one recipe left the same numbers, bit for bit. The first step's loss is left out: it

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mtlfleet.engine.gradients import Losses, Step
 from mtlfleet.engine.reference import DenseGradients
+from mtlfleet.methods.ahead import LinearAhead
 from mtlfleet.methods.base import Method
 
 PARAMETERS = 40
@@ -60,14 +61,19 @@ def case(trait: str, tasks: int, seed: int = 0) -> Case:
 TRAITS = ("plain", "agreeing", "stationary", "dependent", "parallel", "opposed", "zero_row", "zero")
 
 
-def gradients(method: AnyMethod, case: Case) -> DenseGradients:
-    """The case as a step's gradients; the same for each batch, where the method looks at several."""
-    return DenseGradients(case.jacobian, case.losses, earlier=[case.jacobian] * (method.batches - 1))
+def gradients(method: AnyMethod, case: Case, *, apart: bool = True) -> DenseGradients:
+    """The case as a step's gradients. Where the method looks at several batches, the earlier ones differ from the last,
+    in a way that changes with the tasks' order and size as the case does; not ``apart``: they are the same."""
+    rows = case.jacobian
+    earlier = [rows + 0.2 * rows.roll(1 + b, dims=1) if apart else rows for b in range(method.batches - 1)]
+    return DenseGradients(rows, case.losses, earlier=earlier)
 
 
-def advance(method: AnyMethod, case: Case, state: Any, at: Step) -> tuple[Tensor, Any, str]:
+def advance(method: AnyMethod, case: Case, state: Any, at: Step, *, apart: bool = True) -> tuple[Tensor, Any, str]:
     """One step: the shared gradient [P] that the method writes, its next state, its word."""
-    grads = gradients(method, case)
+    grads = gradients(method, case, apart=apart)
+    if method.outer_batches:
+        state = method.look_ahead(LinearAhead(case.jacobian), state, at)
     state, status = method.step(grads, state, at)
     if method.observes:  # a batch whose tasks improved, each by another part
         part = torch.linspace(0.9, 0.99, case.tasks, dtype=torch.float64)
@@ -75,9 +81,9 @@ def advance(method: AnyMethod, case: Case, state: Any, at: Step) -> tuple[Tensor
     return grads.direction(), state, status
 
 
-def direction(method: AnyMethod, case: Case, seed: int = 0) -> Tensor:
+def direction(method: AnyMethod, case: Case, seed: int = 0, *, apart: bool = True) -> Tensor:
     """The shared gradient [P] of the first step."""
-    return advance(method, case, method.init(case.tasks), Step(seed=seed))[0]
+    return advance(method, case, method.init(case.tasks), Step(seed=seed), apart=apart)[0]
 
 
 def weights(method: AnyMethod, case: Case, seed: int = 0) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""What a method promises: seven contracts that every method keeps, and those it may declare.
+"""What a method promises: eight contracts that every method keeps, and those it may declare.
 
 A contract is a function of a method that raises AssertionError with what it saw.
 """
@@ -81,7 +81,7 @@ def one_task(method: AnyMethod) -> None:
     itself may scale coordinates: there, downhill."""
     for seed in range(3):
         given = case("plain", 1, seed)
-        found, row = direction(method, given), given.jacobian[0]
+        found, row = direction(method, given, apart=False), given.jacobian[0]
         factor = float(found @ row / (row @ row))
         assert factor > 0, f"the update is {factor} times the only gradient"
         assert method.owns_update or torch.allclose(found, factor * row, rtol=TIGHT), (
@@ -135,6 +135,21 @@ def state_is_value(method: AnyMethod) -> None:
         first, _ = _run(method, state, 3, 4, tasks)
         second, _ = _run(method, state, 3, 4, tasks)
         assert torch.equal(first[0], second[0]), f"{tasks} tasks: replaying a step from its state gave another update"
+
+
+def sums_as_said(method: AnyMethod) -> None:
+    """Weights add up to what ``weight_sum`` says: the number of tasks, one, anything, or there are none."""
+    said = method.weight_sum
+    assert said in ("tasks", "one", "free", "none"), f"weight_sum is tasks, one, free or none; found {said!r}"
+    for tasks in sizes(method):
+        for trait in ("plain", "agreeing", "dependent"):
+            chosen = weights(method, case(trait, tasks))
+            assert said != "none" or chosen is None, f"weight_sum is none, but there are weights: {chosen}"
+            if said in ("tasks", "one"):
+                assert chosen is not None, f"weight_sum is {said}, but there are no weights"
+                wanted = tasks if said == "tasks" else 1
+                gap = abs(float(chosen.sum()) - wanted)
+                assert gap <= TIGHT * tasks, f"{trait}, {tasks} tasks: weights {chosen.tolist()}, sum {wanted} was said"
 
 
 # Contracts a method may declare.
@@ -235,6 +250,7 @@ ALWAYS: tuple[Callable[[AnyMethod], None], ...] = (
     round_trip,
     same_seed,
     state_is_value,
+    sums_as_said,
 )
 DECLARED: Mapping[str, Callable[[AnyMethod], None]] = {
     check.__name__: check

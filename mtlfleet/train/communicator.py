@@ -68,6 +68,15 @@ class Communicator:
         dist.all_gather(rows, moved, group=self.group)
         return torch.stack(rows).to(tensor.device)
 
+    def join(self, tensor: Tensor) -> Tensor:
+        """[n, ...]: the rows of all ranks, rank after rank, on every rank; ranks may have different numbers of them."""
+        if self.world == 1:
+            return tensor
+        counts = self.collect(torch.tensor([len(tensor)], dtype=torch.int64)).flatten().tolist()
+        padded = tensor.new_zeros(max(counts), *tensor.shape[1:])
+        padded[: len(tensor)] = tensor
+        return torch.cat([rows[:count] for rows, count in zip(self.collect(padded), counts, strict=True)])
+
 
 def pick_device(device: str) -> torch.device:
     """``auto`` is CUDA where there is some, else CPU. One rank sees one device, its first."""

@@ -1,4 +1,4 @@
-"""Metrics of a split: summed on each rank, merged by one all-reduce, the same number for every world size."""
+"""Metrics of a split: gathered on each rank, merged over ranks, the same number for every world size."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mtlfleet.datasets.base import Samples, Task
-from mtlfleet.datasets.metrics import accumulators
+from mtlfleet.datasets.metrics import Accumulator, accumulators
 from mtlfleet.engine.contract import Context
 from mtlfleet.train.communicator import Communicator
 from mtlfleet.train.feed import sweep
+
+Key = tuple[str, str]  # task, metric
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,22 @@ def evaluate(
                     states[task, metric], output.predictions[task], moved.targets[task], moved.present[task]
                 )
     model.train(was_training)
-    merged = comm.total(torch.cat([states[key].flatten() for key in kept])) if kept else torch.zeros(0)
-    found, cursor = [], 0
-    for (task, metric), acc in kept.items():
-        size = states[task, metric].numel()
-        state = merged[cursor : cursor + size].view_as(states[task, metric])
-        cursor += size
-        found.append(Measured(task, metric, acc.value(state), acc.count(state)))
-    return tuple(found)
+    merged = _merge(kept, states, comm)
+    return tuple(Measured(*key, acc.value(merged[key]), acc.count(merged[key])) for key, acc in kept.items())
+
+
+def _merge(kept: Mapping[Key, Accumulator], states: Mapping[Key, Tensor], comm: Communicator) -> dict[Key, Tensor]:
+    """The state of all ranks together, by key: sums in one all-reduce, rows of those that need them all."""
+    joined = {key: comm.join(states[key]) for key, acc in kept.items() if acc.joins}
+    summed = [key for key, acc in kept.items() if not acc.joins]
+    if summed:
+        total = comm.total(torch.cat([states[key].flatten() for key in summed]))
+        start = 0
+        for key in summed:
+            stop = start + states[key].numel()
+            joined[key] = total[start:stop].view_as(states[key])
+            start = stop
+    return joined
 
 
 def mean_skill(measured: Sequence[Measured], tasks: Sequence[Task]) -> float:

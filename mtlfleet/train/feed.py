@@ -46,6 +46,10 @@ class Feed:
     def epoch(self, step: int) -> int:
         return step // self.steps_per_epoch
 
+    def size(self, step: int) -> int:
+        """Samples in the global batch of a step, over all ranks."""
+        return min(self.global_batch, len(self.samples) - step % self.steps_per_epoch * self.global_batch)
+
     def at(self, step: int) -> Part:
         """This rank's part of the global batch of a step (0-based)."""
         order = _order(len(self.samples), stream(self.seed, "order", self.epoch(step)))

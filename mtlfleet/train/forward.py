@@ -30,5 +30,7 @@ def forward(part: Part, parts: Parts, ctx: Context, comm: Communicator) -> tuple
         if counts is not None:
             share = float(counts[0][k] / counts[1][k]) if counts[1][k] else 0.0
         loss = parts.dataset.loss(task, output.predictions[task.name], batch)
+        if (extra := output.extras.get(f"loss/{task.name}")) is not None:
+            loss = loss + extra  # joins the task's loss before any weighting
         losses[task.name] = loss * (share * comm.world)
     return losses, output.features.get("shared")

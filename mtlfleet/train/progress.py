@@ -29,5 +29,7 @@ class Position:
     best_step: int = 0
     best_score: float = -math.inf
     skips: int = 0  # in a row
+    samples: int = 0  # drawn so far, again and again
+    unimproved: int = 0  # evaluations in a row that found no better checkpoint
     loss_sum: list[float] = field(default_factory=list)
     loss_count: int = 0

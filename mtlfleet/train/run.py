@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -26,10 +25,11 @@ from mtlfleet.train.communicator import Communicator
 from mtlfleet.train.evaluate import Measured, evaluate, mean_skill
 from mtlfleet.train.feed import Feed
 from mtlfleet.train.forward import forward
+from mtlfleet.train.lookahead import Foresight
 from mtlfleet.train.optimizers import Optimizers, learning_rate, refuse_second_optimizer, rest_unreached
 from mtlfleet.train.phases import enter, phase_at
 from mtlfleet.train.progress import Position, Progress
-from mtlfleet.train.telemetry import Telemetry
+from mtlfleet.train.records import Records
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,8 @@ class TrialRun:
     def begin(self, facts: Mapping[str, object] | None = None) -> Progress:
         """Build everything, restore the newest checkpoint that counts, claim the attempt (rank 0)."""
         self.parts: Parts = build(self.trial, self.site, self.comm.device)
-        recipe, parts = self.trial.recipe, self.parts
+        parts = self.parts
+        self.recipe = recipe = self.trial.recipe.drawing(parts.method.drawn)
         refuse_second_optimizer(parts.method, recipe)
         train = parts.splits[Split.TRAIN]
         self.total = recipe.total_steps(len(train))
@@ -61,9 +62,10 @@ class TrialRun:
         )
         self.turns = parts.method.turns(len(names))
         self.optimizers = Optimizers(recipe, parts.model, self.turns if parts.method.own_optimizers else 1)
+        self.foresight = Foresight(self) if parts.method.outer_batches else None
         self.position = Position(loss_sum=[0.0] * len(names))
         self.best: dict[str, Tensor] | None = None
-        self.telemetry = Telemetry(names)
+        self.records = Records(self)
         self.started = self.saved_at = time.monotonic()
         self._restore_and_claim(facts or {})
         return self._progress("running")
@@ -103,7 +105,7 @@ class TrialRun:
         Rank 0's clock decides where to pause and tells the others; what is computed does not depend on it.
         """
         until = time.monotonic() + seconds
-        while self.position.step < self.total:
+        while self.position.step < self.total and not self._out_of_patience():
             if not self._stretch():
                 return self._end("diverged", f"{self.position.skips} steps in a row had non-finite numbers")
             if self.position.step < self.total:
@@ -116,6 +118,10 @@ class TrialRun:
             return self._end("diverged", "no evaluation on validation was finite")
         self._finish()
         return self._end("done", "")
+
+    def _out_of_patience(self) -> bool:
+        patience = self.recipe.patience
+        return patience is not None and self.position.unimproved >= patience
 
     def pause(self) -> None:
         """Leave a checkpoint of this moment and say that the attempt was interrupted."""
@@ -141,21 +147,31 @@ class TrialRun:
 
     def _context(self, step: int) -> Context:
         name = phase_at(self.phases, step).name
-        return Context(phase=name, epoch=self.feed.epoch(step), step=step, total_steps=self.total)
+        return Context(phase=name, epoch=self.epoch(step), step=step, total_steps=self.total)
+
+    def epoch(self, step: int) -> int:
+        """Passes over the training split done before a step, whatever a step takes of it."""
+        return self.feed.epoch(step * self.engine.batches)
 
     def _step(self) -> None:
-        step, recipe = self.position.step, self.trial.recipe
+        step, recipe = self.position.step, self.recipe
         if (phase := phase_at(self.phases, step)) is not self.phase:
             enter(self.parts.model, phase)
             self.phase = phase
         self.optimizers.set_rate(learning_rate(recipe, step, self.total))
+        batches = self.engine.batches
+        self.position.samples += sum(self.feed.size(step * batches + place) for place in range(batches))
+        if self.foresight is not None:
+            self.foresight.look(step)
+            self.position.samples += self.foresight.samples(step)
         infos = [self._turn(step, turn) for turn in range(self.turns)]
         self.position.step += 1
         for info in infos:
             if info.skipped:
                 self.position.skips += 1
-                if self.writer is not None:
-                    self.writer.event(self.position.step, "warning", "skipped_step", info.status)
+                if self.foresight is not None:
+                    self.foresight.undo()
+                self.records.skipped(info.status)
                 return
         self.position.skips = 0
         info = infos[0]
@@ -164,15 +180,14 @@ class TrialRun:
         for k, loss in enumerate(info.losses.tolist()):
             self.position.loss_sum[k] += loss
         self.position.loss_count += 1
-        if self.writer is not None and self.position.step % recipe.log_every == 0:
-            self.telemetry.write(self.writer, self.position.step, info)
+        self.records.step(info)
 
     def _turn(self, step: int, turn: int) -> StepInfo:
         """One optimizer step on the step's batches; without one when a number was not finite."""
         batches, draws = self.engine.batches, f"forward/{turn}" if turn else "forward"
-        forwards = [self._losses(step * batches + place, step, draws) for place in range(batches)]
+        forwards = [self.losses(step * batches + place, step, draws) for place in range(batches)]
         losses, features = [given for given, _ in forwards], [z for _, z in forwards]
-        info = self.engine.step(losses, epoch=self.feed.epoch(step), features=features)
+        info = self.engine.step(losses, epoch=self.epoch(step), features=features)
         if info.skipped:
             return info
         if self.turns > 1:
@@ -188,47 +203,36 @@ class TrialRun:
         place = step * self.engine.batches + self.engine.batches - 1
         anew = self.parts.method.reforward == "train_mode"
         with torch.no_grad(), nullcontext() if anew else kept_buffers(self.parts.model):
-            losses, _ = self._losses(place, step, "observe" if anew else "forward")
-            self.engine.observe(losses, epoch=self.feed.epoch(step))
+            losses, _ = self.losses(place, step, "observe" if anew else "forward")
+            self.engine.observe(losses, epoch=self.epoch(step))
 
-    def _losses(self, place: int, step: int, draws: str = "forward") -> tuple[dict[str, Tensor], Tensor | None]:
-        """Losses, and the representation, of the feed's batch ``place``.
+    def losses(
+        self, place: int, step: int, draws: str = "forward", feed: Feed | None = None
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Losses, and the representation, of a feed's batch ``place``.
 
         Dropout and its kin draw from torch's global generator: it is set for this batch, so a resumed run draws alike.
         """
         seed_torch(stream(self.trial.seed, draws, place, self.comm.rank), self.comm.device)
-        return forward(self.feed.at(place), self.parts, self._context(step), self.comm)
+        return forward((feed or self.feed).at(place), self.parts, self._context(step), self.comm)
 
     def _evaluate(self) -> None:
         """Validation metrics; keep the weights if no earlier checkpoint was better."""
         average_buffers(self.parts.model, self.engine.exchange)
         found = self._measure(Split.VAL)
         score = mean_skill(found, self.parts.tasks)
+        self.position.unimproved += 1
         if score > self.position.best_score:
+            self.position.unimproved = 0
             self.position.best_score, self.position.best_step = score, self.position.step
             self.best = {name: tensor.detach().clone() for name, tensor in self.parts.model.state_dict().items()}
-        if self.writer is not None:
-            self._record(Split.VAL, found)
-            self._record_losses()
+        self.records.measured(Split.VAL, found)
+        self.records.losses()
         self.position.loss_sum, self.position.loss_count = [0.0] * len(self.feed.tasks), 0
 
     def _measure(self, split: Split) -> tuple[Measured, ...]:
         ctx = self._context(max(0, self.position.step - 1))
         return evaluate(self.parts.model, self.parts.splits[split], self.parts.tasks, ctx, self.comm)
-
-    def _record(self, split: Split, found: tuple[Measured, ...], final: bool = False) -> None:
-        assert self.writer is not None
-        step = self.position.step
-        epoch = self.feed.epoch(step - 1)
-        for m in found:
-            self.writer.metric(step, epoch, split.value, m.task, m.metric, m.value, n=m.n, final=final)
-
-    def _record_losses(self) -> None:
-        assert self.writer is not None
-        step, count = self.position.step, self.position.loss_count
-        for k, task in enumerate(self.feed.tasks):
-            mean = self.position.loss_sum[k] / count if count else math.nan
-            self.writer.metric(step, self.feed.epoch(step - 1), "train", task, "loss", mean, n=count)
 
     def _finish(self) -> None:
         """Go back to the checkpoint that validation chose and measure it; test is read here, once, or never."""
@@ -239,11 +243,8 @@ class TrialRun:
         splits = (Split.VAL, Split.TEST) if self.trial.phase == "final" else (Split.VAL,)
         for split in splits:
             found = self._measure(split)
-            if self.writer is not None:
-                self._record(split, found, final=True)
-        if self.writer is not None:
-            epoch = self.feed.epoch(self.position.step - 1)
-            self.writer.metric(self.position.step, epoch, "val", "*", "selected_step", chosen, n=1, final=True)
+            self.records.measured(split, found, final=True)
+        self.records.ended(chosen)
 
     def _checkpoint_due(self) -> bool:
         every = self.trial.recipe.checkpoint_every

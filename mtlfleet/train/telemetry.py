@@ -18,7 +18,10 @@ class Telemetry:
     tasks: tuple[str, ...]
 
     def write(self, writer: AttemptWriter, step: int, info: StepInfo) -> None:
-        """``step_metrics`` rows for each task, one per number, and one ``task_gradients`` row."""
+        """``step_metrics`` rows for each task, one per number; where the step has the Gram, one for ``*`` of each
+        number of its ``geometry``; and one ``task_gradients`` row."""
+        for name, number in geometry(info).items():
+            writer.step_metric(step, "*", name, number)
         for name, values in {"loss": info.losses, **info.report}.items():
             for task, value in zip(info.tasks, values.tolist(), strict=True):
                 writer.step_metric(step, task, name, value)
@@ -36,6 +39,33 @@ class Telemetry:
             update_norm=info.update_norm,
             status=info.status,
         )
+
+
+def geometry(info: StepInfo) -> dict[str, float]:
+    """What the Gram G of a step tells of its update d, beside that of a plain sum; empty without one.
+
+    ``min_product``: the smallest product of a task gradient with d, negative where a task is hurt (to first order);
+    ``norm_to_sum``: the norm of d over that of the plain sum of the task gradients; ``gram_condition``: G's largest
+    eigenvalue over its smallest, which counts as K times float64's rounding of the largest at least. The first two need
+    weights: an update made coordinate by coordinate has other products than G tells.
+    """
+    if info.gram is None:
+        return {}
+    found = {}
+    values = torch.linalg.eigvalsh(info.gram)
+    top = float(values[-1])
+    if top > 0:
+        smallest = max(float(values[0]), len(values) * torch.finfo(torch.float64).eps * top)
+        found["gram_condition"] = top / smallest
+    if info.weights is not None:
+        products = info.gram @ info.weights
+        length = math.sqrt(max(0.0, float(info.weights @ products)))
+        cut = info.update_norm / length if length > 0 and math.isfinite(info.update_norm) else 1.0
+        found["min_product"] = cut * float(products.min())
+        total = math.sqrt(max(0.0, float(info.gram.sum())))
+        if total > 0:
+            found["norm_to_sum"] = cut * length / total
+    return found
 
 
 def _upper(cosines: torch.Tensor | None) -> list[float]:

@@ -32,7 +32,7 @@ def crew_or_alone(world: int, patch: pytest.MonkeyPatch, function: Callable[...,
     modules is set back."""
     if world > 1:
         return crew(world, function)
-    for module, name in ((collect, "TOGETHER"), (collect, "bucket_size"), (factored, "gain")):
+    for module, name in ((collect, "TOGETHER"), (collect, "WHOLE"), (collect, "bucket_size"), (factored, "gain")):
         patch.setattr(module, name, getattr(module, name))
     return [function(0, 1)]
 

@@ -41,6 +41,7 @@ def trial(method: str, world: int = 1, steps: int = 6, **recipe: Any) -> Trial:
         "steps": steps,
         "eval_every": 3,
         "log_every": 2,
+        "budget": "steps",
         **recipe,
     }
     return Trial(

@@ -18,7 +18,7 @@ train: {lr: 0.01, global_batch: 32, steps: 60, eval_every: 20, checkpoint_every:
 search: {space: {train.lr: {log_uniform: [1e-3, 1e-2]}}, trials_per_method: 2, seeds: [901]}
 resources: {workers: 2}
 claims:
-  - {id: pcgrad_beats_sum, method: pcgrad, baseline: {best_of: [ls]}, estimand: {kind: delta_m}, margin: 1.0}
+  - {id: pcgrad_beats_sum, method: pcgrad, baseline: {best_of: [ls]}, margin: 1.0, scope: these_datasets}
 """
 
 

@@ -10,6 +10,7 @@ import torch
 
 from mtlfleet import methods
 from mtlfleet.engine.gradients import Gram, Losses, Step
+from mtlfleet.engine.reference import DenseGradients
 from mtlfleet.linalg.surgery import raise_cosines
 from mtlfleet.methods.loss.famo import FAMO
 from mtlfleet.methods.tchebycheff import Nadir
@@ -127,6 +128,26 @@ def test_geometric_mean_and_dual_balancing() -> None:
     assert float(torch.exp(losses.log().mean())) == pytest.approx(2)
     found = methods.weights("db_mtl", F2, log_losses=False)
     assert found.tolist() == pytest.approx([1.414214, 1], abs=6e-7)
+
+
+def test_products_of_independent_batches() -> None:
+    """On one batch: sdmgrad solved exactly is the shortest combination; modo takes one step from equality."""
+    assert methods.weights("sdmgrad", F2, lam=0.3).tolist() == pytest.approx([0.6, 0.4], abs=6e-7)
+    method = methods.build("sdmgrad", lam=0.3)
+    state, _ = method.step(DenseGradients(F2, earlier=[F2, F2]), method.init(2), Step())
+    assert state.weights.tolist() == pytest.approx([0.63, 0.37], abs=6e-7)
+    assert methods.weights("modo", F2, gamma=0.1, rho=0.0).tolist() == pytest.approx([0.525, 0.475])
+
+
+def test_two_batches_of_modo_step_along_their_mean() -> None:
+    other = torch.tensor([[0.0, 2.0], [1.0, 0.0]], dtype=torch.float64)
+    method = methods.build("modo@two_batches", gamma=0.1, rho=0.0)
+    assert method.batches == 2
+    grads = DenseGradients(F2, earlier=[other])
+    state, _ = method.step(grads, method.init(2), Step())
+    # products [[0, 2], [1, -1]] times (1/2, 1/2) = (1, 0); a tenth of it off, and back on the simplex by 0.05 each
+    assert state.weights.tolist() == pytest.approx([0.45, 0.55])
+    assert grads.direction().tolist() == pytest.approx((state.weights @ (F2 + other) / 2).tolist())
 
 
 def test_smooth_tchebycheff_at_ratios_one_and_two() -> None:

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
-
-from markupsafe import Markup
 
 from mtlfleet_analysis.evidence import Evidence
 from mtlfleet_analysis.report import claim_figures, queries
+from mtlfleet_analysis.report.drawing import figure
 from mtlfleet_analysis.report.palette import badge
-from mtlfleet_analysis.report.svg import draw
 from mtlfleet_analysis.sentences import declared, number, p_text, short_unit, signed
 from mtlfleet_analysis.verdict import Verdict
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A drawing with the sentence that says what it shows."""
-
-    svg: Markup
-    caption: str
 
 
 def card(evidence: Evidence, verdict: Verdict, index: int) -> dict[str, Any]:
@@ -32,12 +21,12 @@ def card(evidence: Evidence, verdict: Verdict, index: int) -> dict[str, Any]:
     measured = verdict.effect is not None
     pairs = None
     if measured:
-        drawing = draw(
+        pairs = figure(
             claim_figures.paired_differences(verdict),
             f"pairs{index}",
             f"Paired differences of claim {verdict.claim_id}",
+            "Each dot is one seed: method minus baseline. The band is the margin.",
         )
-        pairs = Figure(drawing, "Each dot is one seed: method minus baseline. The band is the margin.")
     return {
         "id": verdict.claim_id,
         "anchor": f"claim-{index + 1}",
@@ -60,6 +49,7 @@ def card(evidence: Evidence, verdict: Verdict, index: int) -> dict[str, Any]:
         "facts": facts(verdict),
         "choices": _choices(verdict),
         "pairs": pairs,
+        "runs": _runs(evidence, verdict),
         "sql": queries.of_claim(evidence.study, verdict.claim),
     }
 
@@ -103,3 +93,28 @@ def _choices(verdict: Verdict) -> list[dict[str, str]]:
         for c in verdict.detail["choices"]
         if c["scores"]
     ]
+
+
+def _runs(evidence: Evidence, verdict: Verdict) -> list[dict[str, str]]:
+    """Each pair with the trials its two numbers came from; a single-task method has one a task."""
+    trials: dict[tuple[str, str, str, int], list[str]] = {}
+    for run in evidence.phase("final"):
+        trials.setdefault((run.method, run.dataset, run.architecture, run.seed), []).append(run.trial)
+    chosen = {(c["dataset"], c["architecture"]): c["baseline"] for c in verdict.detail["choices"]}
+    rows = []
+    for dataset, architecture, seed, mine, theirs, *_ in verdict.detail["pairs"]:
+        baseline = chosen.get((dataset, architecture)) or verdict.claim.baseline.best_of[0]
+        arms = [
+            " ".join(t[:12] for t in trials.get((m, dataset, architecture, seed), []))
+            for m in (verdict.claim.method, baseline)
+        ]
+        rows.append(
+            {
+                "place": f"{dataset} · {architecture}",
+                "seed": str(seed),
+                "method": signed(mine),
+                "baseline": signed(theirs),
+                "trials": " | ".join(arms),
+            }
+        )
+    return rows

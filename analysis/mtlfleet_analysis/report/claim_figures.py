@@ -12,38 +12,54 @@ from mtlfleet_analysis.verdict import Verdict
 
 
 def forest(verdicts: Sequence[Verdict], labels: Sequence[str]) -> Spec:
-    """One row a claim: effect and 95 % interval, the declared margin as a band around zero. One unit for all rows."""
+    """One row a claim: effect and 95 % interval, the declared margin as a band around zero. One unit for all rows.
+
+    Claims of more than one family stand in panels, one a family.
+    """
     rows = [_forest_row(label, v) for label, v in zip(labels, verdicts, strict=True)]
     domain = extent([0.0, *(r[k] for r in rows for k in ("low", "high", "from", "to"))])
     title = f"improvement over the baseline ({short_unit(verdicts[0].unit)}) →"
     colour = told_by("verdict", {look: c for look, (_, c) in VERDICTS.items()})
     span = {"x": {"field": "low", "type": "quantitative"}, "x2": {"field": "high"}, "color": colour}
     point = {"x": {"field": "effect", "type": "quantitative"}, "color": colour, "shape": told_by("verdict", SHAPES)}
-    return spec(
-        data={"values": rows},
-        width=520,
-        height={"step": 34},
-        encoding={"y": names("row", labelPadding=10, labelLimit=230)},
-        layer=[
-            {
-                "mark": {"type": "bar", "color": BAND, "height": 34, "orient": "horizontal"},
-                "encoding": {"x": amount("from", domain, title, tickCount=7), "x2": {"field": "to"}},
-            },
-            zero_line(),
-            {"mark": {"type": "rule", "strokeWidth": 2.5}, "encoding": span},
-            {
-                "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1, "stroke": PAPER, "strokeWidth": 1},
-                "encoding": point,
-            },
-        ],
-    )
+    layers: list[Spec] = [
+        {
+            "mark": {"type": "bar", "color": BAND, "height": 34, "orient": "horizontal"},
+            "encoding": {"x": amount("from", domain, title, tickCount=7), "x2": {"field": "to"}},
+        },
+        zero_line(),
+        {"mark": {"type": "rule", "strokeWidth": 2.5}, "encoding": span},
+        {
+            "mark": {"type": "point", "filled": True, "size": 110, "opacity": 1, "stroke": PAPER, "strokeWidth": 1},
+            "encoding": point,
+        },
+    ]
+    families = list(dict.fromkeys(v.claim.family for v in verdicts))
+    plot: Spec = {
+        "width": 520,
+        "height": {"step": 34},
+        "encoding": {"y": names("row", labelPadding=10, labelLimit=230)},
+        "layer": layers,
+    }
+    if len(families) == 1:
+        return spec(data={"values": rows}, **plot)
+    panels = [
+        {
+            "title": {"text": f"family {family}", "fontSize": 12},
+            "data": {"values": [r for r in rows if r["family"] == family]},
+            **plot,
+        }
+        for family in families
+    ]
+    return spec(vconcat=panels, spacing=8)
 
 
 def _forest_row(label: str, verdict: Verdict) -> Spec:
     effect, margin = verdict.effect or 0.0, verdict.claim.margin
     low, high = (x if x is not None and math.isfinite(x) else effect for x in (verdict.ci_low, verdict.ci_high))
     look = badge(verdict.verdict, verdict.label)[1]
-    return {"row": label, "effect": effect, "low": low, "high": high, "verdict": look, "from": -margin, "to": margin}
+    span = {"effect": effect, "low": low, "high": high, "from": -margin, "to": margin}
+    return {"row": label, "family": verdict.claim.family, "verdict": look, **span}
 
 
 def paired_differences(verdict: Verdict) -> Spec:

@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mtlfleet_analysis.evidence import Evidence, Run, Twins
-from mtlfleet_analysis.leaderboard import Entry, leaderboard
+from mtlfleet_analysis.curves import RunScore, dataset_ranks, run_scores, tuning_curves
+from mtlfleet_analysis.evidence import Evidence
 from mtlfleet_analysis.readings import changes, tradeoffs
-from mtlfleet_analysis.report import claim_figures, method_figures, queries
-from mtlfleet_analysis.report.cards import Figure, card
+from mtlfleet_analysis.report import claim_figures, curve_figures, method_figures, queries, tables
+from mtlfleet_analysis.report.cards import card
+from mtlfleet_analysis.report.drawing import Figure, figure
 from mtlfleet_analysis.report.palette import badge
-from mtlfleet_analysis.report.svg import clean, draw
-from mtlfleet_analysis.sentences import number, p_text, short_unit, signed
 from mtlfleet_analysis.verdict import Verdict
 
 
 def content(evidence: Evidence, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """All variables of ``page.html``."""
-    sweeps = {name for v in verdicts for name in v.claim.baseline.best_of}
+    scores = run_scores(evidence)
     return {
         "title": evidence.title or evidence.study,
         "study": evidence.study,
         "summary": _summary(evidence),
-        "cards": [card(evidence, v, i) for i, v in enumerate(verdicts)],
         "tally": _tally(verdicts),
+        "claims": tables.claim_table(verdicts),
+        "cards": [card(evidence, v, i) for i, v in enumerate(verdicts)],
         "forests": _forests(verdicts),
-        "board": _board(evidence),
-        "twins": _twins(evidence),
-        "tradeoffs": _tradeoffs(evidence, sweeps),
+        "board": tables.board(evidence),
+        "external": tables.external(evidence),
+        "twins": tables.twins(evidence),
+        "tradeoffs": _tradeoffs(evidence, verdicts),
         "heats": _heats(evidence),
-        "failures": _failures(evidence),
-        "budget": _budget(evidence),
-        "sensitivity": _sensitivity(verdicts),
-        "provenance": _provenance(evidence, verdicts),
+        "profiles": _profiles(evidence, scores),
+        "tuning": _tuning(evidence),
+        "ranks": _ranks(evidence),
+        "strips": _strips(evidence, scores),
+        "gradients": _gradients(evidence),
+        "failures": tables.failures(evidence),
+        "budget": tables.budget(evidence),
+        "sensitivity": tables.sensitivity(verdicts),
+        "provenance": tables.provenance(evidence, verdicts),
+        "sql": queries.of_figures(evidence.study),
     }
 
 
@@ -62,208 +67,138 @@ def _tally(verdicts: Sequence[Verdict]) -> list[dict[str, str]]:
 
 
 def _forests(verdicts: Sequence[Verdict]) -> list[Figure]:
+    """One forest a unit, its rows by family."""
     found: list[Figure] = []
     measured = [v for v in verdicts if v.effect is not None and v.verdict != "invalid"]
     for i, unit in enumerate(dict.fromkeys(v.unit for v in measured)):
         rows = [v for v in measured if v.unit == unit]
         names = [f"{v.claim_id} {badge(v.verdict, v.label)[0]}" for v in rows]
-        svg = draw(
-            claim_figures.forest(rows, names), f"forest{i}", f"Effects of {len(rows)} claims with 95 % intervals"
+        families = list(dict.fromkeys(v.claim.family for v in rows))
+        order = [(v, n) for f in families for v, n in zip(rows, names, strict=True) if v.claim.family == f]
+        spec = claim_figures.forest([v for v, _ in order], [n for _, n in order])
+        description = f"Effects of {len(rows)} claims with 95 % intervals"
+        found.append(
+            figure(
+                spec,
+                f"forest{i}",
+                description,
+                "Effect with 95 % interval, one row a claim, families apart; the band is each claim's margin around "
+                "zero. Glyph and shape say the verdict.",
+            )
         )
-        found.append(Figure(svg, "Effect with 95 % interval; the band is each claim's margin around zero."))
     return found
 
 
-def _board(evidence: Evidence) -> dict[str, Any]:
-    board = leaderboard(evidence)
-    shown = [e for e in board.entries if e.mean is not None]
-    values = [x for e in shown for x in (e.low, e.high, e.mean) if x is not None and math.isfinite(x)]
-    low, high = (min([0.0, *values]), max([0.0, *values])) if values else (0.0, 1.0)
-    span = (high - low) or 1.0
-
-    def at(x: float | None) -> str:
-        return f"{4 + 152 * ((x if x is not None and math.isfinite(x) else 0.0) - low) / span:.1f}"
-
-    def row(e: Entry) -> dict[str, Any]:
-        known = e.low is not None and math.isfinite(e.low)
-        return {
-            "method": evidence.label(e.method),
-            "mark": "●" if e.separated is False else "",
-            "mean": signed(e.mean) if e.mean is not None else "no result yet",
-            "ci": f"[{number(e.low)}, {number(e.high)}]" if known else "",
-            "has": e.mean is not None,
-            "known": known,
-            "x": at(e.mean),
-            "x1": at(e.low),
-            "x2": at(e.high),
-            "rank": number(e.mean_rank, 2) if e.mean_rank is not None else "",
-            "runs": f"{e.runs}" + (f" of {e.runs + e.owed}" if e.owed else ""),
-            "failures": str(e.failures) if e.failures else "",
-            "tuning": str(e.budget.tuning_trials),
-            "hours": seconds(e.budget.tuning_device_s + e.budget.final_device_s),
-            "reference": e.reference,
-        }
-
-    return {
-        "rows": [row(e) for e in board.entries],
-        "zero": at(0.0),
-        "any": bool(shown),
-        "sql": queries.leaderboard(evidence.study),
-    }
+def _title(evidence: Evidence, dataset: str, architecture: str) -> str:
+    if len(evidence.architectures) == 1:
+        return evidence.label(dataset)
+    return f"{evidence.label(dataset)} · {evidence.label(architecture)}"
 
 
-def _twins(evidence: Evidence) -> dict[str, Any]:
-    """One sentence for each pair of methods that did the same in all their runs."""
-
-    def sentence(t: Twins) -> str:
-        where = evidence.label(t.dataset)
-        if len(evidence.architectures) > 1:
-            where += f" · {evidence.label(t.architecture)}"
-        runs = f"{t.runs} {'tuning' if t.phase == 'tune' else 'final'} run{'s' if t.runs != 1 else ''}"
-        return f"{evidence.label(t.method)} and {evidence.label(t.twin)} on {where}: all {runs} compared"
-
-    return {"rows": [sentence(t) for t in evidence.twins], "sql": queries.twins(evidence.study)}
-
-
-def seconds(value: float) -> str:
-    if value < 90:
-        return f"{value:.0f} s"
-    return f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"
-
-
-def _tradeoffs(evidence: Evidence, sweeps: Iterable[str]) -> list[Figure]:
+def _tradeoffs(evidence: Evidence, verdicts: Sequence[Verdict]) -> list[Figure]:
     found: list[Figure] = []
-    names = [evidence.label(m) for m in evidence.methods]
-    for i, t in enumerate(tradeoffs(evidence, sweeps)):
-        title = t.dataset if len(evidence.architectures) == 1 else f"{t.dataset} · {t.architecture}"
-        spec = (method_figures.pareto if len(t.tasks) == 2 else method_figures.parallel)(
-            t, list(evidence.methods), title
-        )
-        svg = draw(spec, f"front{i}", f"Trade-off between {len(t.tasks)} tasks of {t.dataset} for {len(names)} methods")
+    sweeps = {name for v in verdicts for name in v.claim.baseline.best_of if not v.claim.baseline.sweep}
+    declared = [v.claim.baseline.best_of for v in verdicts if v.claim.baseline.sweep]
+    for i, t in enumerate(tradeoffs(evidence, sweeps, declared)):
+        title = _title(evidence, t.dataset, t.architecture)
+        two = len(t.tasks) == 2
+        spec = (method_figures.pareto if two else method_figures.parallel)(t, list(evidence.methods), title)
+        description = f"Trade-off between {len(t.tasks)} tasks of {t.dataset} for {len(evidence.methods)} methods"
         caption = (
-            "Validation. Line: configurations a baseline tried. Crosses: seeds of the final runs. Discs: their means. "
-            "Up and right is better."
-            if len(t.tasks) == 2
+            "Validation. Circles: configurations a baseline tried; a line joins those that no other one beats. Dashed: "
+            "a declared sweep of weights, in their order. Crosses: seeds of the final runs; discs: their means. Up and "
+            "right is better."
+            if two
             else "Validation, mean over seeds; each axis runs from the worst to the best method. Up is better."
         )
-        found.append(Figure(svg, caption))
+        found.append(figure(spec, f"front{i}", description, caption))
     return found
 
 
 def _heats(evidence: Evidence) -> list[Figure]:
     found: list[Figure] = []
     everything = changes(evidence)
+    caption = "Percent against single-task learning on test; positive is better. Pale: the interval covers zero."
     for i, place in enumerate(dict.fromkeys((c.dataset, c.architecture) for c in everything)):
         here = [c for c in everything if (c.dataset, c.architecture) == place]
-        title = place[0] if len(evidence.architectures) == 1 else " · ".join(place)
         methods = [m for m in evidence.methods if any(c.method == m for c in here)]
-        svg = draw(
-            method_figures.heat(here, methods, title), f"heat{i}", f"Change against single-task learning on {place[0]}"
-        )
-        found.append(
-            Figure(
-                svg,
-                "Percent against single-task learning on test; positive is better. Pale: the interval covers zero.",
-            )
-        )
+        spec = method_figures.heat(here, methods, _title(evidence, *place))
+        found.append(figure(spec, f"heat{i}", f"Change against single-task learning on {place[0]}", caption))
     return found
 
 
-def _failures(evidence: Evidence) -> dict[str, Any]:
-    bad = [r for r in evidence.runs if r.state not in ("done", "running", "missing")]
-    by_cause: dict[str, list[Run]] = {}
-    for run in bad:
-        by_cause.setdefault(run.state, []).append(run)
-    meaning = {
-        "diverged": "an outcome, scored worst",
-        "oom": "an outcome, scored worst",
-        "failed": "owed: fix, then `resume --failed`",
-        "lost": "owed: re-run with the same seed",
-        "interrupted": "owed: continues on the next launch",
-    }
-    owed = sum(r.state in ("missing", "running") for r in evidence.runs)
-    return {
-        "rows": [
-            {
-                "cause": cause,
-                "count": str(len(runs)),
-                "meaning": meaning.get(cause, ""),
-                "examples": [{"label": r.label or r.trial, "reason": clean(r.reason, 300)} for r in runs[:5]],
-            }
-            for cause, runs in sorted(by_cause.items())
-        ],
-        "owed": owed,
-        "sql": queries.failures(evidence.study),
-    }
+def _profiles(evidence: Evidence, scores: Sequence[RunScore]) -> list[Figure]:
+    caption = (
+        "How large a share of a method's final runs improves on single-task learning by at least so much, over all "
+        "places. A failed run reaches nothing, so its curve starts below 100 %."
+    )
+    if not scores:
+        return []
+    spec = curve_figures.profiles(scores, list(evidence.methods), "")
+    return [figure(spec, "profile", f"Performance profiles over {len(scores)} final runs", caption)]
 
 
-def _budget(evidence: Evidence) -> dict[str, Any]:
-    entries = {e.method: e for e in leaderboard(evidence).entries}
-    rows = []
-    for method in evidence.methods:
-        b = entries[method].budget
-        rows.append(
-            {
-                "method": evidence.label(method),
-                "tuning": str(b.tuning_trials),
-                "tuning_time": seconds(b.tuning_device_s),
-                "final": str(b.final_runs),
-                "final_time": seconds(b.final_device_s),
-            }
-        )
-    return {"rows": rows, "sql": queries.budget(evidence.study)}
-
-
-def _sensitivity(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+def _tuning(evidence: Evidence) -> list[Figure]:
+    curves = [c for c in tuning_curves(evidence) if len(c.values) > 1]
+    caption = (
+        "Expected best validation score of k configurations drawn without replacement, mean over places, for k up to "
+        "half of those tried: what a smaller tuning budget would have given; by trials, and by the device hours they "
+        "took."
+    )
+    if not curves:
+        return []
     return [
-        {
-            "id": v.claim_id,
-            "fragile": v.fragile,
-            "unit": short_unit(v.unit),
-            "rows": [
-                {
-                    "analysis": "as registered",
-                    "effect": signed(v.effect),
-                    "p": p_text(v.p_value),
-                    "verdict": v.detail["would_be"],
-                    "differs": False,
-                },
-                *(
-                    {
-                        "analysis": r["analysis"],
-                        "effect": signed(r["effect"]),
-                        "p": p_text(r["p"]),
-                        "verdict": r["verdict"],
-                        "differs": r["verdict"] != v.detail["would_be"],
-                    }
-                    for r in v.detail["sensitivity"]
-                ),
-            ],
-        }
-        for v in verdicts
-        if v.effect is not None
+        figure(curve_figures.tuning(curves, by, ""), f"evp-{by}", f"Expected best score by {by}", caption)
+        for by in ("trials", "hours")
     ]
 
 
-def _provenance(evidence: Evidence, verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    return {
-        "facts": [
-            ("study", evidence.study),
-            ("study hash", evidence.sha256),
-            *((f"{name} version", version) for name, version in sorted(evidence.versions.items())),
-            *((f"registration of {v.claim_id}", v.detail["registration"]) for v in verdicts),
-        ],
-        "trials": [
-            {"id": r.trial, "label": r.label, "state": r.state, "settings": _settings(r)}
-            for r in evidence.phase("final")
-        ],
-        "sql": queries.trials(evidence.study),
+def _ranks(evidence: Evidence) -> list[Figure]:
+    found = dataset_ranks(evidence)
+    if found is None:
+        return []
+    caption = (
+        "Descriptive. Mean ranks depend on which other methods are in the study and have no size; a bar joins methods "
+        "that Nemenyi's test does not tell apart."
+    )
+    spec = curve_figures.critical_difference(found, evidence.labels)
+    return [figure(spec, "ranks", f"Mean ranks of {len(found.ranks)} methods", caption)]
+
+
+def _places(items: Iterable[Any]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((x.dataset, x.architecture) for x in items))
+
+
+def _strips(evidence: Evidence, scores: Sequence[RunScore]) -> list[Figure]:
+    caption = (
+        "Every final run on test; a line joins the runs of one seed. Lines that rise and fall together are what "
+        "pairing by seed takes out. Crosses at the lower edge failed."
+    )
+    return [
+        figure(
+            curve_figures.strips(
+                [s for s in scores if (s.dataset, s.architecture) == place],
+                list(evidence.methods),
+                _title(evidence, *place),
+            ),
+            f"strip{i}",
+            f"Runs of each seed on {place[0]}",
+            caption,
+        )
+        for i, place in enumerate(_places(scores))
+    ]
+
+
+def _gradients(evidence: Evidence) -> list[Figure]:
+    captions = {
+        "cosine": "Cosines of the tasks' gradients in the final runs: median and 10th to 90th percentile over seeds.",
+        "weight": "Weights of the tasks in the final runs: median and 10th to 90th percentile over seeds.",
     }
-
-
-def _settings(run: Run) -> str:
-    try:
-        raw = json.loads(run.params)
-    except ValueError:
-        return run.params
-    return ", ".join(f"{k}={v}" for k, v in sorted(raw.items())) if isinstance(raw, dict) else run.params
+    found = []
+    for quantity, caption in captions.items():
+        here = [t for t in evidence.traces if t.quantity == quantity]
+        for i, place in enumerate(_places(here)):
+            mine = [t for t in here if (t.dataset, t.architecture) == place]
+            spec = curve_figures.traces(mine, list(evidence.methods), _title(evidence, *place), quantity)
+            found.append(figure(spec, f"{quantity}{i}", f"{quantity} by step on {place[0]}", caption))
+    return found

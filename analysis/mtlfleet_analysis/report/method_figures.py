@@ -13,21 +13,36 @@ def method_colours(methods: Sequence[str]) -> Spec:
     return {"domain": list(methods), "range": [METHODS[i % len(METHODS)] for i in range(len(methods))]}
 
 
+METHOD_LEGEND: Spec = {
+    "title": None, "orient": "bottom", "columns": 4, "symbolType": "circle", "symbolOpacity": 1, "symbolStrokeWidth": 2,
+}  # fmt: skip
+
+
 def pareto(tradeoff: Tradeoff, methods: Sequence[str], title: str) -> Spec:
-    """Two tasks, validation: the sweep's configurations joined, each method's seeds and mean. Up-right is better."""
+    """Two tasks, validation: configurations tried, the front among them joined, seeds and means. Up-right is better.
+
+    Only configurations that nothing of the same baseline beats are joined, so that a line never links two learning
+    rates; a declared sweep of weights is joined through the means of its final runs, in the order of the weights.
+    """
     rows: list[Spec] = [
-        {"method": p.method, "kind": p.kind, "x": p.values[0], "y": p.values[1]} for p in tradeoff.points
+        {"method": p.method, "kind": p.kind, "x": p.values[0], "y": p.values[1], "label": p.label, "order": i}
+        for i, p in enumerate(tradeoff.points)
     ]
     shown = [m for m in methods if any(r["method"] == m for r in rows)]
-    legend = {"title": None, "orient": "bottom", "columns": 4, "symbolType": "circle", "symbolOpacity": 1}
-    colour = {"field": "method", "type": "nominal", "scale": method_colours(shown), "legend": legend}
-    at = {"x": _axis(tradeoff, 0, "x", rows), "y": _axis(tradeoff, 1, "y", rows), "color": colour}
-    hollow = {"size": 26, "filled": False, "fill": PAPER}
+    colour = {"field": "method", "type": "nominal", "scale": method_colours(shown), "legend": METHOD_LEGEND}
+    at = {"x": _axis(tradeoff, 0, "x", rows), "y": _axis(tradeoff, 1, "y", rows)}
+    hollow = {"type": "point", "filled": False, "size": 26, "opacity": 0.9}
     disc = {"type": "point", "filled": True, "size": 120, "opacity": 1, "stroke": PAPER, "strokeWidth": 1.2}
+    joined = {"type": "line", "strokeWidth": 1.5, "opacity": 0.7}
+    dashed = {"type": "line", "strokeWidth": 1.5, "color": MUTED, "strokeDash": [5, 3]}
+    by_weight = {"order": {"field": "order"}, "detail": {"field": "label"}}
+    seed = {"type": "point", "shape": "cross", "filled": True, "size": 30, "opacity": 0.45}
     layers: tuple[tuple[str, Spec, Spec], ...] = (
-        ("sweep", {"type": "line", "strokeWidth": 1.5, "opacity": 0.7, "point": hollow}, {"order": {"field": "x"}}),
-        ("seed", {"type": "point", "shape": "cross", "filled": True, "size": 30, "opacity": 0.45}, {}),
-        ("mean", disc, {}),
+        ("datum.kind == 'front'", joined, {"color": colour, "order": {"field": "x"}}),
+        ("datum.kind == 'weight'", dashed, by_weight),
+        ("datum.kind == 'front' || datum.kind == 'tried'", hollow, {"color": colour}),
+        ("datum.kind == 'seed'", seed, {"color": colour}),
+        ("datum.kind == 'mean'", disc, {"color": colour}),
     )
     return spec(
         title=title,
@@ -35,8 +50,7 @@ def pareto(tradeoff: Tradeoff, methods: Sequence[str], title: str) -> Spec:
         width=330,
         height=260,
         layer=[
-            {"transform": [{"filter": f"datum.kind == '{kind}'"}], "mark": mark, "encoding": {**at, **more}}
-            for kind, mark, more in layers
+            {"transform": [{"filter": test}], "mark": mark, "encoding": {**at, **more}} for test, mark, more in layers
         ],
     )
 
@@ -73,7 +87,7 @@ def parallel(tradeoff: Tradeoff, methods: Sequence[str], title: str) -> Spec:
         "field": "method",
         "type": "nominal",
         "scale": method_colours(shown),
-        "legend": {"title": None, "orient": "bottom", "columns": 4},
+        "legend": METHOD_LEGEND,
     }
     return spec(
         title=title,

@@ -17,7 +17,7 @@ def of_claim(study: str, claim: Claim) -> str:
     if claim.estimand.kind == "metric":
         task, metric = quoted(str(claim.estimand.task)), quoted(str(claim.estimand.metric))
         runs = (
-            "SELECT dataset, architecture, seed, method, value FROM final_metrics\n"
+            "SELECT dataset, architecture, seed, method, value, trial_id FROM final_metrics\n"
             f"WHERE {where}\n  AND phase = 'final' AND split = 'test' AND task = {task} AND metric = {metric}\n"
             "ORDER BY ALL;"
         )
@@ -25,8 +25,8 @@ def of_claim(study: str, claim: Claim) -> str:
         column = "delta_m_pct" if claim.estimand.kind == "delta_m" else "delta_p_pct"
         sign = "-" if column == "delta_m_pct" else ""
         runs = (
-            f"SELECT dataset, architecture, seed, method, {sign}{column} AS improvement, complete FROM delta_m\n"
-            f"WHERE {where}\nORDER BY ALL;"
+            f"SELECT dataset, architecture, seed, method, {sign}{column} AS improvement, complete, trial_id\n"
+            f"FROM delta_m WHERE {where}\nORDER BY ALL;"
         )
     return f"{verdict}\n\n{runs}"
 
@@ -62,3 +62,33 @@ def trials(study: str) -> str:
         "SELECT trial_id, label, state, params FROM trial_summary\n"
         f"WHERE study_id = {quoted(study)} AND phase = 'final' ORDER BY label;"
     )
+
+
+def external(study: str) -> str:
+    return f"SELECT * FROM external_metrics\nWHERE study_id = {quoted(study)} ORDER BY ALL;"
+
+
+def of_figures(study: str) -> dict[str, str]:
+    """The rows behind each kind of figure, trial by trial."""
+    here = f"study_id = {quoted(study)}"
+    on_validation = (
+        "SELECT phase, method, dataset, architecture, config_index, seed, task, metric, value, trial_id\n"
+        f"FROM final_metrics WHERE {here} AND split = 'val' ORDER BY ALL;"
+    )
+    improvements = (
+        "SELECT method, dataset, architecture, seed, -delta_m_pct AS improvement, complete, trial_id\n"
+        f"FROM delta_m WHERE {here} ORDER BY ALL;"
+    )
+    return {
+        "tradeoffs": on_validation,
+        "tuning": on_validation,
+        "tasks": (
+            "SELECT method, dataset, architecture, task, metric, seed, improvement_pct, trial_id\n"
+            f"FROM delta_terms WHERE {here} ORDER BY ALL;"
+        ),
+        "runs": improvements,
+        "gradients": (
+            "SELECT method, dataset, architecture, seed, step, tasks, norms, cos_upper, weights, trial_id\n"
+            f"FROM task_gradients JOIN trials USING (study_id, trial_id) WHERE {here} AND phase = 'final' ORDER BY ALL;"
+        ),
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Any
 from xml.etree import ElementTree
 
@@ -78,18 +79,24 @@ def clean(text: str, limit: int = 2000) -> str:
     return found if len(found) <= limit else found[: limit - 1] + "…"
 
 
-def _clean_values(value: Any) -> Any:
+def clean_values(value: Any) -> Any:
     if isinstance(value, str):
         return clean(value, 200)
     if isinstance(value, dict):
-        return {k: _clean_values(v) for k, v in value.items()}
-    return [_clean_values(v) for v in value] if isinstance(value, list) else value
+        return {k: clean_values(v) for k, v in value.items()}
+    return [clean_values(v) for v in value] if isinstance(value, list) else value
 
 
 def draw(spec: dict[str, Any], name: str, description: str) -> Markup:
     """Inline SVG of a Vega-Lite specification. ``name`` keeps its ids apart from other figures'; no data is fetched."""
-    text = vl_convert.vegalite_to_svg(json.dumps(_clean_values(spec)), allowed_base_urls=[])
-    return inline(text, name, description)
+    return inline(drawing(json.dumps(clean_values(spec))), name, description)
+
+
+@lru_cache(maxsize=512)
+def drawing(spec: str) -> str:
+    """SVG text of a specification; a report that is drawn again during a run draws only what changed."""
+    found: str = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
+    return found
 
 
 def inline(text: str, name: str, description: str) -> Markup:

@@ -34,7 +34,7 @@ CONFIG: Spec = {
 
 def spec(**parts: Any) -> Spec:
     """A Vega-Lite specification with the house's look."""
-    return {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", "config": CONFIG, **parts}
+    return {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", "config": CONFIG, **parts}
 
 
 def extent(values: Sequence[float], pad: float = 0.06) -> list[float]:

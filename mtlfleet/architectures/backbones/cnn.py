@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from mtlfleet.architectures.base import Backbone, backbone
+from mtlfleet.architectures.base import Backbone, Stage, backbone
 
 
 @backbone("cnn")
@@ -17,7 +17,7 @@ class CNN(Backbone):
     The first block has ``channels`` channels, each further one twice as many; an image one pixel high or wide is not
     pooled further. No normalisation: batch statistics would make the result depend on how ranks cut a batch.
 
-    Shapes      ``[B, C, H, W]`` -> ``[B, width]``.
+    Shapes      ``[B, C, H, W]`` -> ``[B, width]``; a block is a stage, and so is the last layer.
     """
 
     width: int = 64
@@ -25,22 +25,21 @@ class CNN(Backbone):
     dropout: float = 0.0
     channels: int = 8
 
-    def build(self, input_shape: tuple[int, ...]) -> tuple[nn.Module, int]:
+    def stages(self, input_shape: tuple[int, ...]) -> list[Stage]:
         """Raises ValueError for inputs that are not images."""
         if len(input_shape) != 3:
             raise ValueError(
                 f"cnn reads images [channels, height, width], found inputs of shape {list(input_shape)}; use mlp"
             )
         entering, *size = input_shape
-        layers: list[nn.Module] = []
+        found = []
         for block in range(self.depth):
             leaving = self.channels * 2**block
-            layers += [nn.Conv2d(entering, leaving, 3, padding=1), nn.ReLU()]
-            if min(size) >= 2:
-                layers.append(nn.MaxPool2d(2))
-                size = [side // 2 for side in size]
+            convolution = nn.Sequential(nn.Conv2d(entering, leaving, 3, padding=1), nn.ReLU())
+            late, pool = (leaving, *size), min(size) >= 2
+            size = [side // 2 for side in size] if pool else size
+            found.append(Stage(convolution, (leaving, *size), down=nn.MaxPool2d(2) if pool else None, late=late))
             entering = leaving
-        layers += [nn.Flatten(), nn.Linear(entering * size[0] * size[1], self.width), nn.ReLU()]
-        if self.dropout:
-            layers.append(nn.Dropout(self.dropout))
-        return nn.Sequential(*layers), self.width
+        last = nn.Sequential(nn.Flatten(), nn.Linear(entering * size[0] * size[1], self.width), nn.ReLU())
+        found.append(Stage(last, (self.width,), down=nn.Dropout(self.dropout) if self.dropout else None))
+        return found

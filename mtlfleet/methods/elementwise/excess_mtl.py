@@ -52,6 +52,8 @@ class ExcessMTL(OwnStep[Excess]):
     tensor([1., 2.], dtype=torch.float64)
     """
 
+    weight_sum: ClassVar[str] = "tasks"
+
     heads: ClassVar[str] = "weighted"
     shards: ClassVar[tuple[str, ...]] = ("squares",)
 

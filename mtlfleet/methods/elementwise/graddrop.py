@@ -35,6 +35,8 @@ class GradDrop(Elementwise[None]):
     tensor([1., 3.])
     """
 
+    weight_sum: ClassVar[str] = "none"
+
     leak: Annotated[float, Ge(0), Le(1)] | tuple[Annotated[float, Ge(0), Le(1)], ...] = 0.0
     renorm: bool = False
 

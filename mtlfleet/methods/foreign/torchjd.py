@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from mtlfleet.errors import EnvironmentProblem, UnknownName, nearest
+from mtlfleet.errors import EnvironmentProblem, UnknownName, among, nearest
 from mtlfleet.methods.base import Method, Needs, OutOfDomain, Step, TaskGradients, Weights, method
 from mtlfleet.plan.streams import stream
 
@@ -82,7 +82,7 @@ def _build(component: str, params: str) -> nn.Module:
         close = nearest(component, known)
         raise UnknownName(
             f"torchjd has no weighting of a Gram matrix and no scalarizer called `{component}`",
-            notes=[f"known: {', '.join(sorted(known))}"],
+            notes=[among(sorted(known), component)],
             help=f"did you mean `{close}`?" if close else None,
         )
     given = {name: _tensor(value) for name, value in json.loads(params).items()}

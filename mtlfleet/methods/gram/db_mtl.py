@@ -38,10 +38,9 @@ class DualBalancing(GramWeighting[Averaged]):
     Shapes      gram ``[K, K]``, losses ``[K]`` -> weights ``[K]``; with beta > 0 rows ``[K, n]`` -> update ``[n]`` and
                 state: the average ``[K, n]``. Reports ``balance``: the stretch of each task.
     Source      Lin et al., Dual-Balancing for Multi-Task Learning, 2023.
-    Departures  Task-specific parameters see the gradient of the loss, where the authors give them that of its
-                logarithm. A zero gradient has weight 0 (``zero_gradient``); losses below 1e-8 count as that, negative
-                ones are refused. beta is 0 by default, one of the values among which the authors choose;
-                ``db_mtl@libmtl`` has 0.9.
+    Departures  A zero gradient has weight 0 (``zero_gradient``); losses below 1e-8 count as that, negative ones are
+                refused. Task-specific parameters see the gradient of the logarithm of their loss, as in the authors'
+                code. beta is 0 by default, one of the values among which the authors choose; ``db_mtl@libmtl`` has 0.9.
     Properties  permutation
 
     >>> from mtlfleet import methods
@@ -63,6 +62,10 @@ class DualBalancing(GramWeighting[Averaged]):
     def needs(self) -> Needs:  # type: ignore[override]
         return Needs.ROWS if self.beta else Needs.GRAM
 
+    @property
+    def weight_sum(self) -> str:  # type: ignore[override]
+        return "none" if self.beta else "free"
+
     def init(self, tasks: int) -> Averaged:
         return Averaged(0, torch.zeros(tasks, 0), torch.ones(tasks, dtype=torch.float64))
 
@@ -76,7 +79,10 @@ class DualBalancing(GramWeighting[Averaged]):
     def step(self, grads: TaskGradients, state: Averaged, at: Step) -> tuple[Averaged, str]:
         """Raises OutOfDomain for a negative loss under ``log_losses``."""
         if not self.beta:
-            return GramWeighting.step(self, grads, state, at)
+            decision = self.weigh(grads.gram(), grads.losses, state, at)
+            grads.apply(decision.weights)
+            self._heads(grads, at)
+            return decision.state, decision.status
         positive, word = self._positive(grads.losses, at)
         rows, steps = grads.rows(), state.steps + 1
         posed = rows / positive[:, None].to(rows)
@@ -84,10 +90,16 @@ class DualBalancing(GramWeighting[Averaged]):
         norms = grads.total(average.square().sum(dim=1, dtype=torch.float64).cpu()).sqrt()
         balance, word = _balanced(norms, word)
         grads.write(combine(average, balance, in_place=False))
+        self._heads(grads, at)
         return Averaged(steps, average, balance), word
 
     def report(self, state: Averaged) -> Mapping[str, Tensor]:
         return {"balance": state.balance}
+
+    def _heads(self, grads: TaskGradients, at: Step) -> None:
+        """Task parameters follow the logarithm of their own loss, without the balance."""
+        if self.log_losses:
+            grads.scale_own(Weights(1.0 / self._positive(grads.losses, at)[0]))
 
     def _positive(self, losses: Losses, at: Step) -> tuple[Tensor, str]:
         """What gradients are divided by [K]."""

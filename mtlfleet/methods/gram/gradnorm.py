@@ -58,6 +58,8 @@ class GradNorm(GramWeighting[Training]):
     tensor([-1.0000,  1.4142], dtype=torch.float64)
     """
 
+    weight_sum: ClassVar[str] = "tasks"
+
     a: Annotated[float, Ge(0)] = 1.5
     lr_w: Annotated[float, Gt(0)] = 0.025
     layer: str = "last"

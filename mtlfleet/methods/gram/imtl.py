@@ -37,10 +37,9 @@ class IMTL(GramWeighting[Private]):
                 w_k`, w from :math:`G_{ij} e^{s_i + s_j}`.
     Shapes      gram ``[K, K]``, losses ``[K]`` -> weights ``[K]``; state: s ``[K]`` and its Adam moments.
     Source      Liu et al., Towards Impartial Multi-Task Learning, ICLR 2021.
-    Departures  At the parameters, task-specific parameters see the plain gradient of their loss, where the paper gives
-                them the scaled one. Gradients of shared parameters, where the paper prefers those of the
-                representation. A negative loss is refused. Solver and words as in ``imtl_g``. ``imtl@kurin`` is the
-                code of Kurin et al., NeurIPS 2022: ``imtl_ub@kurin`` says what that is.
+    Departures  Gradients of shared parameters, where the paper prefers those of the representation. A negative loss is
+                refused. Solver and words as in ``imtl_g``. ``imtl@kurin`` is the code of Kurin et al., NeurIPS 2022:
+                ``imtl_ub@kurin`` says what that is.
     Properties  permutation
 
     >>> from mtlfleet import methods
@@ -65,11 +64,15 @@ class IMTL(GramWeighting[Private]):
         return Private.start(torch.zeros(tasks, dtype=torch.float64))
 
     def step(self, grads: TaskGradients, state: Private, at: Step) -> tuple[Private, str]:
-        """At the representation, task parameters learn from the scaled losses."""
+        """Task parameters learn from the scaled losses."""
+        scales = Weights(torch.exp(state.value))
         if self.at == "parameters":
-            return GramWeighting.step(self, grads, state, at)
-        decision = self.weigh(grads.representation.gram(), grads.losses, state, at)
-        grads.representation.apply(decision.weights, Weights(torch.exp(state.value)))
+            decision = self.weigh(grads.gram(), grads.losses, state, at)
+            grads.apply(decision.weights)
+            grads.scale_own(scales)
+        else:
+            decision = self.weigh(grads.representation.gram(), grads.losses, state, at)
+            grads.representation.apply(decision.weights, scales)
         return decision.state, decision.status
 
     def weigh(self, gram: Gram, losses: Losses, state: Private, at: Step) -> Decision:

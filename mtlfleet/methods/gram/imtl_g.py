@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from mtlfleet.methods.arrays import as_array, as_weights
 from mtlfleet.methods.base import Decision, Gram, GramWeighting, Losses, Step, method
@@ -31,6 +31,8 @@ class IMTLG(GramWeighting[None]):
     >>> methods.weights("imtl_g", torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]]))
     tensor([0.5923, 0.4077], dtype=torch.float64)
     """
+
+    weight_sum: ClassVar[str] = "one"
 
     sign_guard: Literal["none", "flip", "fallback_mean"] = "none"
 

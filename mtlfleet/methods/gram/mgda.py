@@ -42,6 +42,10 @@ class MGDA(GramWeighting[None]):
         "kurin": {"norm": "loss+", "combine": "normalized"},
     }
 
+    @property
+    def weight_sum(self) -> str:  # type: ignore[override]
+        return "one" if self.combine == "raw" else "free"
+
     def weigh(self, gram: Gram, losses: Losses, state: None, at: Step) -> Decision:  # noqa: ARG002
         """Raises OutOfDomain for a loss that is not positive when the norm divides by losses."""
         g, told = as_array(gram), as_array(losses)

@@ -50,6 +50,8 @@ class MoCo(OwnStep[Tracked]):
     tensor([0.0063, 0.2469])
     """
 
+    weight_sum: ClassVar[str] = "none"
+
     shards: ClassVar[tuple[str, ...]] = ("average",)
 
     beta: Annotated[float, Gt(0), Le(1)] = 0.5

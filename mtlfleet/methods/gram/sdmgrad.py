@@ -63,6 +63,10 @@ class SDMGrad(OwnStep[Direction]):
         "libmtl": {"solver": "loop", "lr": 5.0},
     }
 
+    @property
+    def weight_sum(self) -> str:  # type: ignore[override]
+        return "free" if self.max_norm is not None else "tasks" if self.scale == "times_k" else "one"
+
     def init(self, tasks: int) -> Direction:
         return Direction(torch.full((tasks,), 1.0 / tasks, dtype=torch.float64))
 

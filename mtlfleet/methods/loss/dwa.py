@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Gt
 
@@ -32,6 +32,8 @@ class DynamicWeightAverage(LossWeighting[LossHistory]):
     >>> weights
     tensor([0.8756, 1.1244], dtype=torch.float64)
     """
+
+    weight_sum: ClassVar[str] = "tasks"
 
     temperature: Annotated[float, Gt(0)] = 2.0
 

@@ -42,6 +42,8 @@ class FAMO(LossWeighting[Private]):
     tensor([-0.0250,  0.0250], dtype=torch.float64)
     """
 
+    weight_sum: ClassVar[str] = "one"
+
     observes: ClassVar[bool] = True
 
     lr_w: Annotated[float, Gt(0)] = 0.025

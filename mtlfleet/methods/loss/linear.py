@@ -39,6 +39,8 @@ class Linear(LossWeighting[Start | None]):
     tensor([1.5000, 0.5000], dtype=torch.float64)
     """
 
+    weight_sum: ClassVar[str] = "tasks"
+
     weights: tuple[Annotated[float, Ge(0)], ...] | Literal["inverse_initial_loss"] | None = None
 
     presets: ClassVar[dict[str, dict[str, str]]] = {"inverse": {"weights": "inverse_initial_loss"}}

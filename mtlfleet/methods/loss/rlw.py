@@ -37,6 +37,10 @@ class RandomLossWeighting(LossWeighting[None]):
 
     presets: ClassVar[dict[str, dict[str, str]]] = {"native": {"scale": "sum_one"}}
 
+    @property
+    def weight_sum(self) -> str:  # type: ignore[override]
+        return "tasks" if self.scale == "sum_k" else "one"
+
     def weigh(self, losses: Losses, state: None, at: Step) -> Decision:  # noqa: ARG002
         drawn = self._draw(len(losses), at)
         return Decision(Weights(drawn * (len(losses) if self.scale == "sum_k" else 1)), None)

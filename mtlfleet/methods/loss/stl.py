@@ -26,6 +26,8 @@ class SingleTask(LossWeighting[None]):
     tensor([1.], dtype=torch.float64)
     """
 
+    weight_sum: ClassVar[str] = "tasks"
+
     single_task: ClassVar[bool] = True
 
     def init(self, tasks: int) -> None:

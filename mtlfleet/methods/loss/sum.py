@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -23,6 +24,8 @@ class Sum(LossWeighting[None]):
     >>> methods.combine("sum", torch.tensor([[1.0, 0.0], [-1.0, 1.0]]))
     tensor([0., 1.])
     """
+
+    weight_sum: ClassVar[str] = "tasks"
 
     def weigh(self, losses: Losses, state: None, at: Step) -> Decision:  # noqa: ARG002
         return Decision(Weights(torch.ones(len(losses), dtype=torch.float64)), None)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Gt
@@ -28,6 +28,8 @@ class SoftOptimalUncertainty(LossWeighting[None]):
     >>> methods.weights("uw_so", torch.eye(2), torch.tensor([1.0, 4.0]))
     tensor([0.6792, 0.3208], dtype=torch.float64)
     """
+
+    weight_sum: ClassVar[str] = "one"
 
     temperature: Annotated[float, Gt(0)] = 1.0
     scale: Literal["sum_one", "sum_k"] = "sum_one"

@@ -60,6 +60,8 @@ class AdaTask(OptimizerState[Moments]):
     tensor([2., 0.])
     """
 
+    weight_sum: ClassVar[str] = "none"
+
     owns_update: ClassVar[bool] = True
     shards: ClassVar[tuple[str, ...]] = ("first", "second", "updates")
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Le
@@ -35,6 +35,8 @@ class GradDropLayer(RepresentationMethod[None]):
     >>> methods.combine("graddrop_z", torch.tensor([[1.0, 0.0, 2.0], [-1.0, 1.0, 1.0]]), seed=1)[1:]
     tensor([1., 3.])
     """
+
+    weight_sum: ClassVar[str] = "none"
 
     leak: Annotated[float, Ge(0), Le(1)] | tuple[Annotated[float, Ge(0), Le(1)], ...] = 0.0
 

@@ -32,6 +32,8 @@ class MGDAUpperBound(RepresentationWeighting[None]):
     tensor([0.6000, 0.4000], dtype=torch.float64)
     """
 
+    weight_sum: ClassVar[str] = "one"
+
     norm: Literal["none", "l2", "loss", "loss+"] = "none"
     solver: Literal["exact", "fw"] = "exact"
     convention: Literal["concat", "batch_sum"] = "concat"

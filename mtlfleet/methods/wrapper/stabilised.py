@@ -45,6 +45,7 @@ class Listening:
         self.inverse = 1.0 / grads.losses if logs else torch.ones_like(grads.losses)
         self.losses = Losses(torch.log(grads.losses)) if logs else grads.losses
         self.weights: Tensor | None = None
+        self.own: Weights | None = None
 
     @property
     def columns(self) -> Tensor:
@@ -73,6 +74,12 @@ class Listening:
 
     def apply_grouped(self, weights: Tensor, by: str = "tensor") -> None:  # noqa: ARG002
         raise OutOfDomain("stabilised works on one weight per task; its method has one per group of parameters")
+
+    def apply_mean(self, weights: Weights) -> None:  # noqa: ARG002
+        raise OutOfDomain("stabilised looks at one batch a step; its method wants several")
+
+    def scale_own(self, factors: Weights) -> None:
+        self.own = Weights(factors * self.inverse)
 
     def apply(self, weights: Weights) -> None:
         self.weights = weights * self.inverse
@@ -121,7 +128,7 @@ class Stabilised(Method[Smoothed]):
 
     def __post_init__(self) -> None:
         inner = self.inner
-        if inner.needs is Needs.ROWS or inner.observes or isinstance(inner, Stabilised):
+        if inner.needs is Needs.ROWS or inner.observes or inner.outer_batches or isinstance(inner, Stabilised):
             raise OutOfDomain(
                 f"stabilised: `{self.use}` is no plain weighting of task gradients",
                 help="`mtlfleet methods list` shows families: use one of `loss` or `gram`",
@@ -145,6 +152,10 @@ class Stabilised(Method[Smoothed]):
     def heads(self) -> str:  # type: ignore[override]
         return self.inner.heads
 
+    @property
+    def weight_sum(self) -> str:  # type: ignore[override]
+        return "free" if self.log_losses or self.max_norm is not None else self.inner.weight_sum
+
     def init(self, tasks: int) -> Smoothed:
         return Smoothed(self.inner.init(tasks), torch.zeros(tasks, dtype=torch.float64), 0)
 
@@ -167,6 +178,13 @@ class Stabilised(Method[Smoothed]):
         if self.max_norm is not None:
             found = as_weights(clip(as_array(found), as_array(grads.gram()), self.max_norm))
         grads.apply(Weights(found))
+        if listening.own is not None:
+            if self.update_every > 1:
+                raise OutOfDomain(
+                    f"stabilised: `{self.use}` scales task parameters' gradients; a reused step has them in one",
+                    help="set update_every: 1",
+                )
+            grads.scale_own(listening.own)
         return Smoothed(inner, found, state.used + 1), status
 
     def report(self, state: Smoothed) -> Mapping[str, Tensor]:

@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from mtlfleet.plan.claims import PROTOCOL_VERSION, Claim
-from mtlfleet.plan.schema import ClaimEntry
+from mtlfleet.plan.claimschema import ClaimEntry
 from mtlfleet_analysis.decision import Answer
 from mtlfleet_analysis.guards import CHECKED
 

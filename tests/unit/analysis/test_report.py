@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mtlfleet.plan.claims import Baseline, Claim
-from mtlfleet_analysis.evidence import Evidence
+from mtlfleet_analysis.curves import dataset_ranks, expected_best, profile, run_scores
+from mtlfleet_analysis.evidence import Evidence, External
 from mtlfleet_analysis.judging import judge_evidence
 from mtlfleet_analysis.leaderboard import leaderboard
 from mtlfleet_analysis.readings import changes, tradeoffs
-from mtlfleet_analysis.report import page
+from mtlfleet_analysis.report import of_evidence, page
+from mtlfleet_analysis.report.exporting import export
 from mtlfleet_analysis.report.method_figures import heat, pareto
 from mtlfleet_analysis.report.palette import SHAPES, VERDICTS
 from mtlfleet_analysis.report.svg import clean, inline
@@ -47,8 +52,12 @@ def test_the_policy_allows_this_style_sheet_and_nothing_else() -> None:
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
     assert f"style-src 'sha256-{digest}'" in policy[1]
     assert policy[1].startswith("default-src 'none'")
-    assert "script-src" not in policy[1]
-    assert not re.search(r"<script|\son\w+=|\sstyle=|https?://|url\((?!#)", html)
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert html.count("<script") == len(scripts) == 1
+    allowed = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    assert f"script-src 'sha256-{allowed}';" in policy[1]
+    assert "unsafe" not in policy[1]
+    assert not re.search(r"\son\w+=|\sstyle=|https?://|url\((?!#)", html)
 
 
 def test_ids_in_figures_never_collide() -> None:
@@ -65,6 +74,8 @@ def test_claims_come_first_and_numbers_are_there() -> None:
         "leaderboard",
         "tradeoffs",
         "tasks",
+        "profiles",
+        "seeds",
         "failures",
         "budget",
         "sensitivity",
@@ -131,7 +142,7 @@ def test_points_and_cells_are_the_runs() -> None:
     found = tradeoffs(evidence, ["ls"])
     assert [(t.dataset, len(t.tasks)) for t in found] == [("digits", 2), ("waves", 2)]
     kinds = [p.kind for p in found[0].points if p.method == "ls"]
-    assert (kinds.count("sweep"), kinds.count("seed"), kinds.count("mean")) == (3, 5, 1)
+    assert (kinds.count("tried") + kinds.count("front"), kinds.count("seed"), kinds.count("mean")) == (3, 5, 1)
     spec = pareto(found[0], evidence.methods, "t")
     assert all(layer["encoding"]["x"]["scale"]["reverse"] for layer in spec["layer"])  # errors: up-right is better
     cells = changes(evidence)
@@ -139,6 +150,111 @@ def test_points_and_cells_are_the_runs() -> None:
     best = max(cells, key=lambda c: c.mean)
     assert best.method == "pcgrad"
     assert heat(cells, evidence.methods, "t")["data"]["values"][0]["text"][0] in "+−0"
+
+
+def test_a_line_joins_only_configurations_that_nothing_else_beats() -> None:
+    """Configurations of a sweep differ in learning rate too: a bad one is a point, and never a corner of a line."""
+    evidence = study(configs=4)
+    worse = {r.trial for r in evidence.runs if r.phase == "tune" and (r.method, r.config_index) == ("ls", 1)}
+    spoilt = replace(
+        evidence,
+        runs=tuple(
+            replace(r, values={k: v * 2 for k, v in r.values.items()}) if r.trial in worse else r for r in evidence.runs
+        ),
+    )
+    points = [p for p in tradeoffs(spoilt, ["ls"])[0].points if p.kind in ("tried", "front")]
+    worst = max(points, key=lambda p: sum(p.values))
+    assert worst.kind == "tried"
+    front = [p for p in points if p.kind == "front"]
+    assert front
+    assert not any(a.values[0] < b.values[0] and a.values[1] < b.values[1] for a in points for b in front)
+    layers = pareto(tradeoffs(spoilt, ["ls"])[0], spoilt.methods, "t")["layer"]
+    joined = [x for x in layers if x["mark"]["type"] == "line"]
+    assert [x["transform"][0]["filter"] for x in joined] == ["datum.kind == 'front'", "datum.kind == 'weight'"]
+
+
+def test_a_declared_sweep_is_joined_in_the_order_of_its_weights() -> None:
+    points = tradeoffs(study(), [], [("mgda", "ls", "pcgrad")])[0].points
+    assert [p.method for p in points if p.kind == "weight"] == ["mgda", "ls", "pcgrad"]
+    assert not [p for p in points if p.kind in ("tried", "front")]
+
+
+def test_profiles_start_below_one_where_runs_failed() -> None:
+    fates = {("mgda", "digits", s): "diverged" for s in (0, 1)}
+    scores = [r for r in run_scores(study(fates=fates)) if r.method == "mgda"]
+    curve = profile(scores)
+    assert len(curve) == 8
+    assert curve[0][1] == pytest.approx(0.8)
+    assert curve[-1][1] == pytest.approx(0.1)
+
+
+def test_expected_best_is_the_mean_over_all_draws() -> None:
+    scores = [0.3, 1.5, -2.0, 0.9, 0.1, 2.2]
+    for k, found in enumerate(expected_best(scores), 1):
+        draws = [max(c) for c in combinations(scores, k)]
+        assert found == pytest.approx(sum(draws) / len(draws))
+    with pytest.raises(ValueError, match="finite"):
+        expected_best([float("nan")])
+
+
+def test_ranks_are_drawn_for_five_datasets_and_not_for_four() -> None:
+    few = simulate(Design(effects={"ls": 0.0, "pcgrad": 9.0, "mgda": -9.0}, datasets=tuple("abcd")), 0)
+    many = simulate(Design(effects={"ls": 0.0, "pcgrad": 9.0, "mgda": -9.0}, datasets=tuple("abcdef")), 0)
+    assert dataset_ranks(few) is None
+    found = dataset_ranks(many)
+    assert found
+    assert [m for m, _ in found.ranks] == ["pcgrad", "ls", "mgda"]
+    assert found.groups == (("pcgrad", "ls"), ("ls", "mgda"))  # 1 apart each; the critical difference is 1.35
+    assert "descriptive" in page(many, ()).lower()
+    assert '<section id="ranks"' not in page(few, ())
+
+
+def test_published_numbers_stand_beside_and_change_no_verdict() -> None:
+    evidence = study()
+    rows = (External(source="A paper", dataset="digits", method="pcgrad", task="left", metric="error", value=1e9),)
+    beside = replace(evidence, external=rows)
+    assert [v.to_json() for v in judge_evidence(evidence, [CLAIM])] == [
+        v.to_json() for v in judge_evidence(beside, [CLAIM])
+    ]
+    assert leaderboard(beside) == leaderboard(evidence)
+    assert "Part of no test" in rendered(beside)
+
+
+def test_every_pair_names_its_trials() -> None:
+    evidence = study()
+    html = rendered(evidence)
+    finals = [r for r in evidence.phase("final") if r.method in ("pcgrad", "ls")]
+    assert all(html.count(r.trial[:12]) >= 2 for r in finals)  # in the claim's pairs and in the provenance
+
+
+def test_figures_are_kept_as_data(tmp_path: Path) -> None:
+    made = of_evidence(study(), [CLAIM])
+    paths = made.write(tmp_path / "r.html", interactive=True)
+    assert [p.name for p in paths] == ["r.html", "r.figures.json", "r.interactive.html"]
+    kept = json.loads(paths[1].read_text())["figures"]
+    assert [f["name"] for f in kept] == [f.name for f in made.figures]
+    assert all(f["spec"]["$schema"].startswith("https://vega.github.io/schema/vega-lite/") for f in kept)
+    before = [(p.read_bytes(), p.stat().st_mtime_ns) for p in paths]
+    of_evidence(study(), [CLAIM]).write(tmp_path / "r.html", interactive=True)
+    assert [(p.read_bytes(), p.stat().st_mtime_ns) for p in paths] == before
+
+
+def test_exports_are_files_for_papers_and_the_same_bytes_again(tmp_path: Path) -> None:
+    made = of_evidence(study(fates={("mgda", "waves", 1): "diverged"}), [CLAIM])
+    short = replace(made, figures=made.figures[:1])
+    first = export(short, tmp_path / "a")
+    again = export(short, tmp_path / "b")
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in again]
+    kinds = {p.suffix: p.read_bytes() for p in first}
+    assert kinds[".png"].startswith(b"\x89PNG")
+    assert kinds[".pdf"].startswith(b"%PDF")
+    assert kinds[".svg"].startswith(b"<svg")
+    board = (tmp_path / "a" / "leaderboard.tex").read_text()
+    assert "\\toprule" in board
+    assert "$^\\dagger$1" in board
+    assert board.count("\\textbf{") == sum(e.separated is False for e in leaderboard(made.evidence).entries)
+    assert "supported" in (tmp_path / "a" / "claims.csv").read_text()
+    assert "| c |" in (tmp_path / "a" / "claims.md").read_text().replace("  ", " ")
 
 
 def test_every_verdict_has_a_glyph_a_colour_and_a_shape_of_its_own() -> None:

@@ -51,3 +51,14 @@ def test_a_list_from_a_study_file_is_the_same_data() -> None:
     listed = BreastAux(tasks=["malignant", "worst_area"])  # type: ignore[arg-type]
     assert listed == BreastAux(tasks=("malignant", "worst_area"))
     assert listed.facts() == BreastAux(tasks=("malignant", "worst_area")).facts()
+
+
+def test_noise_has_nothing_to_learn_and_leaves_the_other_tasks_alone() -> None:
+    with_noise, without = BreastAux(tasks=("malignant", "noise")), BreastAux(tasks=("malignant", "worst_area"))
+    samples = [with_noise.split(split) for split in Split]
+    inputs, noise = np.concatenate([s.inputs for s in samples]), np.concatenate([s.targets["noise"] for s in samples])
+    assert noise.std() == pytest.approx(1.0, abs=0.1)
+    assert max(abs(np.corrcoef(column, noise)[0, 1]) for column in inputs.T) < 0.15
+    np.testing.assert_array_equal(
+        with_noise.split(Split.TEST).targets["malignant"], without.split(Split.TEST).targets["malignant"]
+    )

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,3 +91,37 @@ def test_a_prediction_of_the_wrong_shape_is_not_broadcast() -> None:
 def test_a_custom_task_needs_its_datasets_own_loss() -> None:
     with pytest.raises(NotImplementedError, match="override `loss`"):
         mean_loss(task("custom", 1), torch.zeros(N), batch(torch.from_numpy(np.zeros(N))))
+
+
+@pytest.mark.parametrize("kind", ["segmentation", "depth", "normals"])
+def test_a_dense_loss_reads_labelled_pixels_only(kind: Any) -> None:
+    """The mean over an image's labelled pixels, by a loop; unlabelled pixels and absent images give no gradient."""
+    g = torch.Generator().manual_seed(1)
+    outputs = {"segmentation": 5, "depth": 1, "normals": 3}[kind]
+    target = torch.randn(4, outputs, 3, 6, generator=g).abs()
+    if kind == "segmentation":
+        target = torch.randint(-1, 5, (4, 3, 6), generator=g)
+    blank = -1 if kind == "segmentation" else 0
+    target[..., 0, :2] = blank
+    target[1] = blank
+    present = torch.tensor([True, True, True, False])
+    task = Task("t", outputs, kind, ("loss",), 0.0)
+    prediction = torch.randn(4, outputs, 3, 6, requires_grad=True)
+    found = mean_loss(task, prediction, Batch(torch.zeros(4), {"t": target}, {"t": present}, torch.arange(4)))
+    each = []
+    for image in range(3):
+        pixels = []
+        for row, column in product(range(3), range(6)):
+            p, y = prediction.detach()[image, :, row, column].double(), target[image, ..., row, column]
+            if kind == "segmentation" and y >= 0:
+                pixels.append(float(torch.logsumexp(p, 0) - p[y]))
+            elif kind == "depth" and y.item() > 0:
+                pixels.append(float((p - y).abs().sum()))
+            elif kind == "normals" and (y != 0).any():
+                pixels.append(float(1 - p.dot(y.double()) / (p.norm() * y.double().norm())))
+        each.append(sum(pixels) / len(pixels) if pixels else 0.0)
+    assert found.item() == pytest.approx(sum(each) / 3, rel=1e-5)
+    found.backward()
+    assert prediction.grad is not None and prediction.grad.isfinite().all()
+    assert not prediction.grad[3].any() and not prediction.grad[1].any() and not prediction.grad[0, :, 0, :2].any()
+    assert prediction.grad[0, :, 2].any()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from mtlfleet import methods
 from mtlfleet.engine import GradientEngine
 from mtlfleet.engine.gradients import Losses, Step
 from mtlfleet.engine.reference import DenseGradients
+from mtlfleet.errors import EngineRefused
 
 TASKS, BATCH, WIDTH, PARAMETERS = 3, 4, 5, 7
 
@@ -176,3 +179,37 @@ def test_losses_only_see_the_losses() -> None:
     assert not state.value.any()
     with pytest.raises(Exception, match="negative"):
         method.weigh(torch.eye(3, dtype=torch.float64), Losses(-torch.ones(3, dtype=torch.float64)), state, Step())
+
+
+@pytest.mark.parametrize("name", ["db_mtl", "db_mtl@libmtl", "imtl"])
+@pytest.mark.parametrize("way", ["sequential", "factored", "batched"])
+def test_heads_follow_their_own_logarithm_or_scale(name: str, way: str) -> None:
+    """The trunk's gradient is what it was; a head's is that of ln of its loss, or of its scaled loss."""
+    torch.manual_seed(3)
+    trunk, heads = torch.nn.Linear(3, 4), torch.nn.ModuleDict({t: torch.nn.Linear(4, 1) for t in "ab"})
+    x = torch.randn(16, 3)
+
+    def losses() -> dict[str, torch.Tensor]:
+        z = trunk(x)
+        return {"a": 20 * heads["a"](z).square().mean(), "b": (heads["b"](z) - 3).square().mean()}
+
+    if way == "factored" and name == "db_mtl@libmtl":
+        way = "sequential"  # rows are needed
+    engine = GradientEngine(torch.nn.ModuleList([trunk, heads]), name, backward=way)
+    if name == "imtl":
+        engine._agreed.tasks = ("a", "b")
+        start = engine.method.init(2)
+        engine.state = replace(start, value=torch.tensor([0.5, -1.0], dtype=torch.float64))
+    engine.step(losses())
+    for task, loss in losses().items():
+        loss = loss * float(torch.exp(torch.tensor(0.5 if task == "a" else -1.0))) if name == "imtl" else loss.log()
+        expected = torch.autograd.grad(loss, heads[task].weight)[0]
+        torch.testing.assert_close(heads[task].weight.grad, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_factors_for_heads_are_refused_where_one_pass_made_them() -> None:
+    trunk, heads = torch.nn.Linear(3, 4), torch.nn.ModuleDict({t: torch.nn.Linear(4, 1) for t in "ab"})
+    engine = GradientEngine(torch.nn.ModuleList([trunk, heads]), "db_mtl", approximate="sketch")
+    z = trunk(torch.randn(16, 3))
+    with pytest.raises(EngineRefused, match="one pass"):
+        engine.step({t: heads[t](z).square().mean() for t in "ab"})

@@ -33,6 +33,7 @@ claims:
     baseline: {best_of: [ls]}
     estimand: {kind: delta_m}
     margin: 0.5
+    scope: these_datasets
 """
 
 

@@ -1,12 +1,16 @@
-"""Queries that would do more than read: each is refused, with the kernel's help and without, and no file changes."""
+"""Queries that would do more than read: each is refused by the syntax alone, again by the kernel and the settings where
+the syntax is not looked at, and no file changes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,53 +18,138 @@ import pytest
 from mtlfleet.errors import FleetError, QueryFailed, QueryRefused, QueryTimeout
 from mtlfleet.store import Ingester
 from mtlfleet.store.guard import check
-from mtlfleet.store.query import guarded
+from mtlfleet.store.query import Question, Reader, guarded
 
-HOSTILE = (
+WRITES = (
     "COPY (SELECT 1) TO '{root}/x.parquet'",
     "COPY (SELECT 1) TO '{root}/results.duckdb' (USE_TMP_FILE false)",
+    "COPY (SELECT 1) TO '{segment}' (FORMAT parquet, USE_TMP_FILE false)",
+    "COPY (SELECT 1 AS a) TO '{root}/parts' (FORMAT csv, PARTITION_BY (a), OVERWRITE_OR_IGNORE)",
+    "COPY attempts FROM '{root}/results.duckdb'",
+    "COPY FROM DATABASE snapshot TO memory",
     "WITH x AS (COPY (SELECT 1) TO '{root}/f.csv' (USE_TMP_FILE false)) FROM x",
     "WITH x AS (COPY (SELECT 1) TO '{segment}' (USE_TMP_FILE false)) FROM x",
+    "WITH x AS (COPY (SELECT 1) TO '{root}/results.duckdb' (USE_TMP_FILE false)) FROM x",
+    "WITH a AS (SELECT 1), x AS MATERIALIZED (COPY (FROM a) TO '{root}/m.csv') SELECT * FROM a, x",
     "SELECT * FROM (WITH x AS (COPY (SELECT 1) TO '{root}/g.csv') FROM x)",
-    "WITH x AS (INSERT INTO trials_x VALUES (1) RETURNING *) FROM x",
+    "WITH x AS (INSERT INTO meta VALUES ('a', 'b') RETURNING *) FROM x",
     "WITH x AS (DELETE FROM attempts RETURNING *) FROM x",
     "WITH x AS (UPDATE attempts SET attempt = 9 RETURNING *) FROM x",
+    "WITH x AS (DELETE FROM snapshot.main.attempts RETURNING *) SELECT count(*) FROM x",
     "EXPLAIN ANALYZE COPY (SELECT 1) TO '{root}/h.csv'",
-    "EXPLAIN SELECT 1",
+    "EXPLAIN ANALYZE COPY (SELECT 1) TO '{root}/results.duckdb' (USE_TMP_FILE false)",
+    "EXPLAIN COPY (SELECT 1) TO '{root}/h.csv'",
     "ATTACH '{root}/y.duckdb'",
+    "ATTACH '{root}/results.duckdb' AS w (READ_WRITE)",
+    "ATTACH OR REPLACE '{root}/results.duckdb' AS snapshot",
+    "ATTACH ':memory:' AS m",
     "DETACH snapshot",
     "DETACH snapshot; COPY (SELECT 1) TO '{root}/results.duckdb' (USE_TMP_FILE false)",
+    "USE memory; DETACH snapshot; COPY (SELECT 1) TO '{root}/results.duckdb' (USE_TMP_FILE false)",
+    "USE memory; DETACH snapshot; ATTACH '{root}/results.duckdb' AS w; DROP TABLE w.attempts",
     "EXPORT DATABASE '{root}/z'",
-    "INSTALL httpfs",
-    "LOAD httpfs",
-    "SET enable_external_access = true",
-    "RESET lock_configuration",
-    "PRAGMA database_list",
-    "CALL pragma_version()",
+    "EXPORT DATABASE '{root}' (FORMAT parquet)",
+    "IMPORT DATABASE '{root}'",
     "CREATE TABLE t AS SELECT 1",
+    "CREATE OR REPLACE VIEW metrics AS SELECT 1",
+    "CREATE MACRO f(a) AS a",
+    "CREATE SEQUENCE s",
+    "CREATE TYPE mood AS ENUM ('a')",
     "DROP VIEW metrics",
+    "ALTER TABLE attempts ADD COLUMN x INTEGER",
     "INSERT INTO attempts SELECT * FROM attempts",
+    "DELETE FROM attempts",
+    "UPDATE attempts SET attempt = 1",
+    "TRUNCATE attempts",
+    "MERGE INTO attempts USING trials ON false WHEN NOT MATCHED THEN INSERT BY NAME",
+    "COMMENT ON TABLE attempts IS 'x'",
     "CHECKPOINT",
+    "FORCE CHECKPOINT",
     "VACUUM",
-    "SELECT 1; SELECT 2",
+    "ANALYZE",
+    "BEGIN TRANSACTION",
+    "PIVOT (WITH x AS (COPY (SELECT 1 AS a) TO '{root}/p.csv') FROM x) ON a",
+)  # fmt: skip
+READS_OUTSIDE = (
     "SELECT * FROM read_csv('/etc/passwd')",
+    "SELECT * FROM read_csv_auto('/etc/passwd')",
     "SELECT * FROM read_text('{root}/results.duckdb')",
+    "SELECT * FROM read_blob('{root}/results.duckdb')",
     "SELECT * FROM read_parquet('{segment}')",
+    "SELECT * FROM parquet_scan('{segment}')",
+    "SELECT * FROM parquet_metadata('{segment}')",
+    "SELECT * FROM parquet_kv_metadata('{segment}')",
+    "SELECT * FROM read_json('/etc/hostname')",
+    "SELECT * FROM read_ndjson_objects('/etc/hostname')",
+    "SELECT * FROM read_duckdb('{root}/results.duckdb')",
+    "SELECT * FROM sniff_csv('/etc/passwd')",
+    "SELECT * FROM system.main.read_text('/etc/passwd')",
     "SELECT * FROM '{segment}'",
+    "SELECT * FROM '{root}/segments/**/*.parquet'",
+    "SELECT * FROM \"{segment}\"",
     "FROM '/etc/passwd'",
+    "FROM 'passwd.csv'",
+    "FROM passwd.csv",
+    "DESCRIBE '{segment}'",
+    "SUMMARIZE '{segment}'",
+    "SELECT * FROM 'https://example.invalid/x.parquet'",
+    "SELECT * FROM read_csv('http://127.0.0.1:1/x.csv')",
+    "SELECT * FROM 's3://bucket/x.parquet'",
     "SELECT * FROM glob('/etc/*')",
+    "SELECT (SELECT count(*) FROM read_text('/etc/passwd'))",
+    "SELECT 1 WHERE EXISTS (FROM read_csv('/etc/passwd'))",
+    "SELECT * FROM trials t, LATERAL (SELECT * FROM read_text('/etc/' || t.trial_id)) x",
     "SELECT * FROM query('SELECT 1')",
+    "SELECT * FROM query('FROM ''/etc/passwd''')",
     "SELECT * FROM query('WITH x AS (COPY (SELECT 1) TO ''{root}/q.csv'') FROM x')",
     "SELECT * FROM query_table('metrics')",
+    "SELECT * FROM query_table(['/etc/passwd'])",
     "SELECT * FROM json_execute_serialized_sql(json_serialize_sql('SELECT 1'))",
+    "PRAGMA json_execute_serialized_sql('x')",
     "SELECT getenv('HOME')",
-    "SELECT (SELECT count(*) FROM read_text('/etc/passwd'))",
+    "SELECT list_transform(['HOME'], lambda x: getenv(x))",
     "SELECT * FROM duckdb_secrets()",
+    "SELECT * FROM which_secret('s3://x', 's3')",
+    "CREATE SECRET s (TYPE s3, KEY_ID 'a', SECRET 'b')",
+    "SELECT * FROM duckdb_logs()",
+    "SELECT * FROM duckdb_external_file_cache()",
     "FROM sqlite_scan('/etc/passwd', 'x')",
-    "PIVOT metrics ON task USING sum(value)",
+    "SELECT * FROM postgres_scan('host=127.0.0.1', 'public', 't')",
+    "SELECT * FROM python_map_function()",
+    "SELECT * FROM arrow_scan(1, 2, 3)",
+    "SELECT write_log('x')",
+    "SELECT nextval('s')",
+)  # fmt: skip
+SETTINGS = (
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "LOAD '/tmp/evil.duckdb_extension'",
+    "FORCE INSTALL sqlite",
+    "UPDATE EXTENSIONS",
+    "SET enable_external_access = true",
+    "SET memory_limit = '1TB'",
+    "SET GLOBAL allowed_directories = ['/']",
+    "SET temp_directory = '{root}'",
+    "RESET lock_configuration",
+    "SET VARIABLE x = 1",
+    "PRAGMA database_list",
+    "PRAGMA enable_profiling = 'json'",
+    "PRAGMA profiling_output = '{root}/p.json'",
+    "CALL pragma_version()",
+    "CALL enable_logging()",
+    "CALL force_checkpoint()",
+    "PREPARE p AS SELECT 1",
+    "EXECUTE p",
+    "EXPLAIN SELECT 1",
+    "SELECT 1; SELECT 2",
+    "SELECT 1; COPY (SELECT 1) TO '{root}/two.csv'",
+    "PIVOT metrics ON task USING sum(value); SELECT 1",
+    "SELECT sleep_ms(100000)",
     "",
     "-- nothing",
+    "/* SELECT 1 */ ;",
 )  # fmt: skip
+HOSTILE = (*WRITES, *READS_OUTSIDE, *SETTINGS)
 HARMLESS = (
     "SELECT count(*) FROM metrics",
     "FROM leaderboard SELECT method, mean WHERE complete",
@@ -74,6 +163,10 @@ HARMLESS = (
     "SELECT metric, avg(value) OVER (PARTITION BY task) FROM metrics QUALIFY row_number() OVER () = 1",
     "SELECT params->>'c' FROM trials;",
     "SELECT * FROM duckdb_columns() WHERE comment LIKE '%NaN%'",
+    'WITH "two words" AS (SELECT 1) FROM "two words"',
+    "SELECT table_name FROM information_schema.tables",
+    "SELECT main.metrics.value FROM main.metrics",
+    "VALUES (1), (2)",
 )
 
 
@@ -89,61 +182,206 @@ def store(make_study: Callable[..., Path]) -> Path:
     return root
 
 
-def test_every_hostile_query_fails_and_no_file_changes(store: Path) -> None:
-    """All in one child each way would share state, so each gets its own; a few stand for the slow path in full."""
-    segment = store / "segments/study=s/trial=ls0/attempt=1/metrics-000001.parquet"
-    before = hashes(store)
-    passed = []
-    for query in HOSTILE:
-        text = query.format(root=store, segment=segment)
-        try:
-            check(text)
-        except (QueryRefused, QueryFailed):
-            continue
-        passed.append(query)
-    # What the syntax lets through are names of files as tables: those need the locked configuration.
-    assert passed == ["SELECT * FROM '{segment}'", "FROM '/etc/passwd'"]
-    for landlock in (True, False):
-        for query in (*passed, HOSTILE[2], HOSTILE[8]):
-            text = query.format(root=store, segment=segment)
-            with pytest.raises(FleetError), guarded(store, text, landlock=landlock) as answer:
-                answer.reader.read_all()
-    assert hashes(store) == before
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A name for a store in queries that are only parsed."""
+    return tmp_path_factory.mktemp("store")
 
 
-def test_the_kernel_refuses_writes_even_where_the_syntax_check_is_bypassed(store: Path, tmp_path: Path) -> None:
-    """The layers are independent: with the syntax check gone, a COPY inside a SELECT still reaches no file."""
-    program = (
-        "import sys; from pathlib import Path; from mtlfleet.store.landlock import deny_writes\n"
-        "scratch, target = map(Path, sys.argv[1:])\n"
-        "if not deny_writes(scratch): print('absent'); raise SystemExit\n"
-        "import duckdb\n"
-        "con = duckdb.connect()\n"
-        "con.execute(f\"COPY (SELECT 1) TO '{scratch}/ok.csv'\")\n"
-        "try:\n    con.execute(f\"WITH x AS (COPY (SELECT 1) TO '{target}' (USE_TMP_FILE false)) FROM x\").fetchall()\n"
-        "except duckdb.Error as error: print(error)\n"
-    )
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    target = store / "segments/study=s/trial=ls0/attempt=1/metrics-000001.parquet"
-    before = hashes(store)
-    found = subprocess.run(
-        [sys.executable, "-c", program, str(scratch), str(target)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    if "absent" in found.stdout:
-        pytest.skip("this kernel has no Landlock")
-    assert "Permission denied" in found.stdout
-    assert (scratch / "ok.csv").exists()
-    assert hashes(store) == before
+def words(query: str, root: Path) -> str:
+    return query.format(root=root, segment=root / "segments/study=s/trial=ls0/attempt=1/metrics-000001.parquet")
+
+
+@pytest.mark.parametrize("query", HOSTILE)
+def test_the_syntax_alone_refuses_what_does_more_than_read(query: str, shown: Path) -> None:
+    """Without Landlock: what the portable layer must hold by itself."""
+    with pytest.raises((QueryRefused, QueryFailed)) as caught:
+        check(words(query, shown))
+    assert caught.value.message
 
 
 @pytest.mark.parametrize("query", HARMLESS)
 def test_what_only_reads_passes_the_syntax_check(query: str) -> None:
     check(query)
+
+
+# Runs the corpus in one process with a guard of which layers were taken out, and says how each query ended. The first
+# that reaches a file shows in the hashes.
+UNCHECKED = """
+import json, sys
+from pathlib import Path
+root, scratch, landlock, locked = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "1", sys.argv[4] == "1"
+from mtlfleet.store.landlock import deny_writes
+if landlock and not deny_writes(scratch):
+    print("absent"); raise SystemExit
+import duckdb
+from mtlfleet.store.session import attach, lock_down
+ended, snapshot = {}, root / "results.duckdb"
+whole = snapshot.read_bytes()
+for query in json.load(sys.stdin):
+    con = duckdb.connect(":memory:", config={"temp_directory": str(scratch), "memory_limit": "500MB", "threads": 2})
+    try:
+        attach(con, root, "snapshot")
+        if locked:
+            lock_down(con)
+        for part in query.split("; ") if "DETACH" in query else [query]:
+            con.execute(part).fetchall()
+        ended[query] = "ran"
+    except Exception as error:
+        ended[query] = type(error).__name__ + ": " + str(error)[:200]
+    con.close()
+    if snapshot.read_bytes() != whole:  # put back, so that the next query finds a store; where the kernel holds, never
+        ended[query] = "overwrote the snapshot"
+        snapshot.unlink()
+        snapshot.write_bytes(whole)
+print(json.dumps(ended))
+"""
+
+
+def unchecked(root: Path, queries: list[str], *, landlock: bool, locked: bool) -> dict[str, str]:
+    with tempfile.TemporaryDirectory() as scratch:
+        found = subprocess.run(
+            [sys.executable, "-c", UNCHECKED, str(root), scratch, str(int(landlock)), str(int(locked))],
+            input=json.dumps(queries), capture_output=True, text=True, timeout=120, cwd=scratch, check=False,
+        )  # fmt: skip
+    assert found.returncode == 0, found.stderr[-2000:]
+    if found.stdout.strip() == "absent":
+        pytest.skip("this kernel has no Landlock")
+    ended: dict[str, str] = json.loads(found.stdout)
+    return ended
+
+
+def test_the_kernel_refuses_every_write_by_itself(store: Path) -> None:
+    """No syntax check, no locked settings: Landlock alone keeps every file as it is."""
+    before = hashes(store)
+    ended = unchecked(store, [words(q, store) for q in WRITES], landlock=True, locked=False)
+    assert hashes(store) == before
+    denied = [query for query, how in ended.items() if "Permission denied" in how]
+    assert len(denied) >= 10  # the ones that got as far as a file
+
+
+def test_without_the_kernel_and_the_settings_the_corpus_does_harm(store: Path) -> None:
+    """The corpus is sharp: with the layers taken out, it changes files and reads others'."""
+    before = hashes(store)
+    ended = unchecked(store, [words(q, store) for q in (*WRITES, *READS_OUTSIDE)], landlock=False, locked=False)
+    changed = {Path(p).name for p, digest in hashes(store).items() if before.get(p) != digest}
+    assert {"x.parquet", "f.csv", "m.csv", "h.csv", "metrics-000001.parquet"} <= changed
+    assert sum(how == "overwrote the snapshot" for how in ended.values()) >= 3
+    assert sum(how == "ran" for how in ended.values()) >= 25
+
+
+def test_locked_settings_alone_still_let_a_detached_snapshot_be_overwritten(store: Path) -> None:
+    """Why there are three layers: DuckDB keeps the path of an attached file writable after DETACH."""
+    trick = words(WRITES[WRITES.index("USE memory; DETACH snapshot; COPY (SELECT 1) TO '{root}/results.duckdb'"
+                                      " (USE_TMP_FILE false)")], store)  # fmt: skip
+    (store / "results.duckdb").chmod(0o644)  # the third layer, file modes, is out too
+    assert unchecked(store, [trick], landlock=False, locked=True)[trick] == "overwrote the snapshot"
+
+
+def test_locked_settings_refuse_every_read_outside_by_themselves(store: Path) -> None:
+    queries = [words(q, store) for q in READS_OUTSIDE if "/etc/" in q or "segment" in q or "://" in q]
+    ended = unchecked(store, queries, landlock=False, locked=True)
+    assert [q for q, how in ended.items() if how == "ran"] == []
+
+
+@pytest.mark.parametrize("landlock", [True, False], ids=["landlock", "no-landlock"])
+def test_in_the_child_the_sharpest_are_refused_and_no_file_changes(store: Path, landlock: bool) -> None:
+    """The whole way, for one query of each kind; each needs a process of its own."""
+    sharp = (
+        "USE memory; DETACH snapshot; COPY (SELECT 1) TO '{root}/results.duckdb' (USE_TMP_FILE false)",
+        "FROM '/etc/passwd'",
+        "PIVOT (WITH x AS (COPY (SELECT 1 AS a) TO '{root}/p.csv') FROM x) ON a",
+    )
+    before = hashes(store)
+    for query in sharp:
+        with pytest.raises(FleetError), guarded(store, words(query, store), landlock=landlock) as answer:
+            answer.reader.read_all()
+    assert hashes(store) == before
+
+
+def test_a_pivot_runs_where_the_kernel_refuses_writes(store: Path) -> None:
+    query = "PIVOT final_metrics ON task USING count(*) GROUP BY metric ORDER BY metric"
+    with guarded(store, query) as answer:
+        rows = answer.reader.read_all().to_pylist()
+    if not answer.facts["landlock"]:
+        pytest.skip("this kernel has no Landlock")
+    assert [sorted(row) for row in rows] == [["a", "b", "metric"]] * 3
+    with pytest.raises(QueryRefused, match="no Landlock"), guarded(store, query, landlock=False):
+        pass
+
+
+def test_published_files_cannot_be_written_by_accident(store: Path) -> None:
+    files = [p for p in store.rglob("*") if p.suffix == ".parquet" or p.name == "results.duckdb"]
+    assert len(files) > 20
+    assert {p.stat().st_mode & 0o777 for p in files} == {0o444}
+
+
+BOMBS = {
+    "endless recursion": "WITH RECURSIVE r AS (SELECT 1 AS a UNION ALL SELECT a + 1 FROM r) SELECT count(*) FROM r",
+    "endless loop": "SELECT count(*) FROM range(100000000000000) a, range(1000000) b",
+    "large sort": "SELECT md5(a::VARCHAR) AS m, md5(m) AS n FROM range(4000000000) t(a) ORDER BY ALL",
+    "large text": "SELECT repeat(repeat('x', 1000000), 1000000) AS t",
+    "large list": "SELECT list(a) AS l FROM range(100000000000) t(a)",
+    "cross join": "SELECT count(DISTINCT concat(a, b)) FROM range(100000000) x(a), range(10000000) y(b)",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_bomb_ends_within_its_limits(bomb: str, store: Path) -> None:
+    """Refused, timed out or out of memory; never unbounded, and the store is as before."""
+    before = hashes(store)
+    with Reader() as reader, pytest.raises((QueryTimeout, QueryFailed, QueryRefused)) as caught:
+        stream = reader.ask(store, Question(query=BOMBS[bomb], form="csv", timeout_s=1.0))
+        while stream.read(1 << 20):
+            pass
+        reader.report()
+    assert any(word in str(caught.value) for word in ("ran past", "memory", "killed", "maximum supported"))
+    assert hashes(store) == before
+
+
+def test_deep_nesting_is_refused_not_crashed(shown: Path) -> None:
+    for query in ("SELECT " + "(" * 5000 + "1" + ")" * 5000, "SELECT " + "[" * 900 + "1" + "]" * 900):
+        with pytest.raises((QueryRefused, QueryFailed)):
+            check(query)
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.fixture
+def orphan(store: Path) -> Iterator[int]:
+    """The id of a query process whose parent was killed while it worked."""
+    program = (
+        "import sys; from pathlib import Path; from mtlfleet.store.query import Question, Reader\n"
+        "reader = Reader()\n"
+        "reader.ask(Path(sys.argv[1]), Question(query='SELECT count(*) FROM range(100000000000000)', timeout_s=300))\n"
+        "print(reader._child.pid, flush=True); sys.stdin.read()\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program, str(store)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None and parent.stdin is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdin.close()
+    parent.stdout.close()
+    yield child
+    if alive(child):
+        os.kill(child, 9)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the wish to die with the parent is Linux's")
+def test_a_query_does_not_outlive_the_one_who_asked(orphan: int) -> None:
+    deadline = time.monotonic() + 20
+    while alive(orphan) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(orphan)
 
 
 def test_harmless_queries_are_answered(store: Path) -> None:
@@ -157,9 +395,15 @@ def test_harmless_queries_are_answered(store: Path) -> None:
 def test_pending_segments_are_in_the_answer(store: Path, small: object) -> None:
     row = dict(small.trial_rows(("ls",))[0], trial_id="ls9")  # type: ignore[attr-defined]
     small.write_trial(store, row)  # type: ignore[attr-defined]
-    with guarded(store, "SELECT count(*) AS n FROM metrics WHERE trial_id = 'ls9'") as answer:
+    query = "SELECT count(*) AS n FROM metrics WHERE trial_id = 'ls9'"
+    with guarded(store, query) as answer:
         assert answer.reader.read_all().to_pylist() == [{"n": 10}]
     assert answer.freshness.pending_segments == 4
+    with guarded(store, query, source="snapshot") as answer:
+        assert answer.reader.read_all().to_pylist() == [{"n": 0}]
+    with guarded(store, query, source="segments") as answer:
+        assert answer.reader.read_all().to_pylist() == [{"n": 10}]
+    assert answer.freshness.snapshot_age_s is None
 
 
 @pytest.mark.parametrize("columns", ["count(*)", "a"])  # without a row before the end; with rows on the way

@@ -118,7 +118,7 @@ def test_the_checkpoint_is_chosen_on_validation_and_test_is_read_once(tmp_path: 
 
 def test_what_a_method_reports_is_written_beside_the_losses(tmp_path: Path) -> None:
     for name in ("moco", "modo"):
-        trials.finish(trials.start(tmp_path, trials.trial(name, steps=6)))
+        trials.finish(trials.start(tmp_path, trials.trial(name, steps=6, budget="steps")))
     found = rows(tmp_path, "select metric, task, count(*) n, sum(value) v from step_metrics group by all order by all")
     assert [(row["metric"], row["task"], row["n"]) for row in found] == [
         ("loss", "task_0", 4),

@@ -32,14 +32,14 @@ def started(root: Path, method: str, **recipe: Any) -> TrialRun:
 
 
 def wanted(root: Path, method: str, **recipe: Any) -> Trial:
-    return trials.trial(method, site=site(root), **recipe)
+    return trials.trial(method, site=site(root), **{"budget": "steps", **recipe})
 
 
 def weights(run: TrialRun) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in run.parts.model.state_dict().items()}
 
 
-@pytest.mark.parametrize("method", ["imtl_ub", "graddrop_z", "two_batches"])
+@pytest.mark.parametrize("method", ["imtl_ub", "graddrop_z", "two_batches", "auto_lambda"])
 def test_a_paused_trial_ends_where_an_undisturbed_one_does(method: str, tmp_path: Path) -> None:
     whole = started(tmp_path / "whole", method, steps=8, eval_every=4, keep="last")
     assert trials.finish(whole).state == "done"

@@ -1,0 +1,89 @@
+"""Every quantity a study can be described by: its unit, its sign, its convention, and why some cannot be claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EstimandFacts:
+    """``better``: the direction of the published or drawn number; the effect of a verdict is always an improvement.
+
+    ``valid_for``: the question it answers. ``refused``: why no claim may rest on it; empty for those that carry claims.
+    """
+
+    unit: str
+    better: str
+    convention: str
+    valid_for: str
+    refused: str = ""
+
+
+PERCENT = "percentage points"
+STL = "percent of the in-study single-task mean over finished seeds"
+
+ESTIMANDS: Mapping[str, EstimandFacts] = {
+    "delta_m": EstimandFacts(
+        PERCENT, "lower", f"{STL}; flat mean over metrics; published sign, turned in verdicts",
+        "better on average at this operating point",
+    ),
+    "delta_p": EstimandFacts(
+        PERCENT, "higher", f"{STL}; mean within each task first, over tasks then",
+        "better on average, every task counting the same",
+    ),
+    "delta_task": EstimandFacts(PERCENT, "higher", f"{STL}; one metric with a true zero", "improves one task"),
+    "metric": EstimandFacts("the metric's own", "higher", "difference; metrics with direction min change sign",
+                            "improves one task, in its own unit"),
+    "every_task": EstimandFacts(
+        PERCENT, "higher", f"{STL}; the least of the tasks' changes, by intersection and union", "harms no task",
+    ),
+    "front_pref": EstimandFacts(
+        PERCENT, "higher", f"{STL}; tasks weighted by a declared preference, against the best point of a sweep",
+        "better than tuned scalarization under a declared preference",
+    ),
+    "mean_rank": EstimandFacts(
+        "ranks", "lower", "1 is best; ties averaged unless said otherwise", "ordering the leaderboard",
+        "a mean rank depends on which other methods are in the study and has no size that a margin could bound; it "
+        "orders the leaderboard",
+    ),
+    "win_rate": EstimandFacts(
+        "share of pairs", "higher", "paired by dataset, architecture and seed; ties half", "how often it is ahead",
+        "how often a method is ahead says nothing about by how much; it is printed beside every verdict",
+    ),
+    "iqm": EstimandFacts(
+        "of the scores", "higher", "mean of the middle half of runs x datasets", "a summary without extremes",
+        "the interquartile mean hides failed runs by design, and they count here",
+    ),
+    "profile": EstimandFacts(
+        "share of runs", "higher", "runs that reach each threshold; a failed run reaches none", "failures on display",
+        "a performance profile is a curve, not a number",
+    ),
+    "hypervolume": EstimandFacts(
+        "product of the objectives' units", "higher", "between the set and a fixed reference point",
+        "comparing sets of equally many operating points",
+        "it compares two sets of equally many operating points, and a method has one configuration per cell in the "
+        "final phase; more points and more noise both raise it",
+    ),
+    "eps_indicator": EstimandFacts(
+        "of the objectives", "lower", "additive: what must be added for one set to dominate another", "within eps of "
+        "dominating",
+        "it compares two sets of operating points by their worst case, which is mostly noise",
+    ),
+    "evp": EstimandFacts(
+        "of the scores", "higher", "best of k by validation, drawn without replacement (U-form), k <= N / 2",
+        "better at a tuning budget of k",
+        "the expected validation-selected test performance needs a test reading of every tuning run, and those stay "
+        "locked; the report draws it on validation",
+    ),
+    "compute_matched": EstimandFacts(
+        "of the scores", "higher", "the last score within a budget of device seconds", "worth its cost",
+        "equal device time is a condition of a comparison, not a score: set `compute_tolerance`",
+    ),
+    "time_to_target": EstimandFacts(
+        "steps or seconds", "lower", "first time a target set beforehand is reached; infinite if never",
+        "training speed",
+        "its target has to be set from a baseline beforehand, and training curves are read on validation; the report "
+        "draws it",
+    ),
+}  # fmt: skip

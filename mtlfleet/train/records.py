@@ -1,0 +1,66 @@
+"""What rank 0 writes down of a trial while it trains; on the other ranks nothing happens."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from mtlfleet.datasets.base import Split
+from mtlfleet.engine import StepInfo
+from mtlfleet.train.evaluate import Measured
+from mtlfleet.train.runcard import run_card
+from mtlfleet.train.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from mtlfleet.train.run import TrialRun
+
+
+class Records:
+    """Rows of one attempt, at the position the trial is at."""
+
+    def __init__(self, run: TrialRun) -> None:
+        self._run = run
+        self._telemetry = Telemetry(run.feed.tasks)
+        self._carded = False
+
+    def step(self, info: StepInfo) -> None:
+        """Once an attempt its conventions; every ``log_every`` steps what the step was like."""
+        run, step = self._run, self._run.position.step
+        if run.writer is None:
+            return
+        if not self._carded:
+            self._carded = True
+            run.writer.event(step, "info", "run_card", json.dumps(run_card(run, info), sort_keys=True))
+        if step % run.recipe.log_every == 0:
+            self._telemetry.write(run.writer, step, info)
+
+    def skipped(self, reason: str) -> None:
+        """A step that had a non-finite number."""
+        if self._run.writer is not None:
+            self._run.writer.event(self._run.position.step, "warning", "skipped_step", reason)
+
+    def measured(self, split: Split, found: Iterable[Measured], final: bool = False) -> None:
+        """Metrics of a split."""
+        for m in found:
+            self._metric(split, m.task, m.metric, m.value, m.n, final)
+
+    def losses(self) -> None:
+        """Mean training losses since the last evaluation, and the samples drawn since the start."""
+        position = self._run.position
+        for k, task in enumerate(self._run.feed.tasks):
+            mean = position.loss_sum[k] / position.loss_count if position.loss_count else math.nan
+            self._metric(Split.TRAIN, task, "loss", mean, position.loss_count)
+        self._metric(Split.TRAIN, "*", "samples", position.samples, position.samples)
+
+    def ended(self, selected_step: int) -> None:
+        """The checkpoint that was chosen, and the samples drawn until the end."""
+        samples = self._run.position.samples
+        self._metric(Split.VAL, "*", "selected_step", selected_step, 1, final=True)
+        self._metric(Split.TRAIN, "*", "samples", samples, samples, final=True)
+
+    def _metric(self, split: Split, task: str, metric: str, value: float, n: int, final: bool = False) -> None:
+        run, step = self._run, self._run.position.step
+        if run.writer is not None:
+            run.writer.metric(step, run.epoch(step - 1), split.value, task, metric, value, n=n, final=final)

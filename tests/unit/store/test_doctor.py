@@ -1,0 +1,154 @@
+"""Damage of every kind is found, named, and put right as far as it can be."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from mtlfleet.cli import doctor as command
+from mtlfleet.errors import EnvironmentProblem, StoreDamaged
+from mtlfleet.launch.drain import LOCK
+from mtlfleet.store import Ingester, open_store, trial_state
+from mtlfleet.store.doctor import examine, repair
+
+TRIAL = "segments/study=s/trial=ls0"
+METRICS = f"{TRIAL}/attempt=1/metrics-000001.parquet"
+
+
+@pytest.fixture
+def store(make_study: Callable[..., Path]) -> Path:
+    root = make_study()
+    with Ingester(root) as ingester:
+        ingester.run_once()
+    return root
+
+
+def writable(path: Path) -> Path:
+    path.chmod(0o644)
+    return path
+
+
+def cut(root: Path) -> None:
+    path = writable(root / METRICS)
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def renumber(root: Path) -> None:
+    (root / METRICS).rename(root / METRICS.replace("000001", "000002"))
+
+
+def repeat(root: Path) -> None:
+    shutil.copy(root / METRICS, root / METRICS.replace("000001", "000002"))
+
+
+def swap(root: Path) -> None:
+    shutil.copy(root / METRICS.replace("ls0", "ls1"), writable(root / METRICS))
+
+
+def unclaim(root: Path) -> None:
+    (root / TRIAL / "attempt=1.json").unlink()
+
+
+def scramble_claim(root: Path) -> None:
+    writable(root / TRIAL / "attempt=1.json").write_text("{")
+
+
+def lose(root: Path) -> None:
+    (root / METRICS).unlink()
+
+
+DAMAGES: dict[Callable[[Path], None], set[str]] = {
+    cut: {"segment"},
+    renumber: {"gap", "lost segment"},
+    repeat: {"duplicate"},
+    swap: {"segment"},
+    unclaim: {"no claim"},
+    scramble_claim: {"claim"},
+    lose: {"lost segment"},
+}
+
+
+def test_a_sound_store_has_no_problem(store: Path) -> None:
+    found = examine(store)
+    assert found.problems == ()
+    assert (found.segments, found.claims, found.documents) == (32, 8, 4)
+    assert found.rows == sum(pq.read_metadata(p).num_rows for p in (store / "segments").rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda d: d.__name__)
+def test_damage_is_found_and_its_trial_runs_again(store: Path, damage: Callable[[Path], None]) -> None:
+    before = open_store(store).rows("SELECT * FROM metrics WHERE trial_id <> 'ls0' ORDER BY ALL")
+    damage(store)
+    found = examine(store)
+    assert {p.kind for p in found.problems} == DAMAGES[damage]
+    assert {p.trial for p in found.problems} == {("s", "ls0")}
+    moved, left = repair(store, found)
+    assert left == []
+    assert trial_state(store, "s", "ls0") == "missing"  # what the next launch runs
+    assert [p.name for p in moved] == ["trial=ls0"] and (moved[0] / "attempt=1").exists()
+    assert open_store(store).rows("SELECT * FROM metrics ORDER BY ALL") == before
+
+
+def test_a_published_file_that_lies_is_made_anew(store: Path) -> None:
+    path = writable(store / "results.duckdb")
+    with duckdb.connect(str(path)) as con:
+        con.execute("DELETE FROM metrics_all WHERE trial_id = 'ls0'")
+        con.execute("UPDATE segments SET rows = rows + 1 WHERE trial_id = 'ls1' AND table_name = 'events'")
+    found = examine(store)
+    assert {p.kind for p in found.problems} == {"published rows"}
+    assert {p.trial for p in found.problems} == {None}
+    assert repair(store, found) == ([], [])
+    assert open_store(store).rows("SELECT count(*) AS n FROM metrics WHERE trial_id = 'ls0'") == [{"n": 10}]
+
+
+def test_a_published_file_that_cannot_be_opened_is_made_anew(store: Path) -> None:
+    writable(store / "results.duckdb").write_bytes(os.urandom(5000))
+    found = examine(store)
+    assert [p.kind for p in found.problems] == ["published file"]
+    assert repair(store, found) == ([], [])
+
+
+def test_the_command_says_all_that_and_exits_accordingly(store: Path) -> None:
+    def run(*words: object) -> tuple[str, int]:
+        found = CliRunner().invoke(command.command, [str(store), *map(str, words)])
+        code = found.exception.exit_code if isinstance(found.exception, StoreDamaged) else found.exit_code
+        return found.stdout, code
+
+    assert run() == ("read 32 segments with 100 rows, 8 attempts, 4 documents\nno problem found\n", 0)
+    cut(store)
+    text, code = run()
+    assert code == 7 and METRICS in text
+    text, code = run("--repair")
+    assert code == 0 and "1 trial will run again" in text and "quarantine" in text
+    report = json.loads(run("--json")[0])
+    assert report["schema"] == "mtlfleet/doctor-store/1" and report["problems"] == []
+
+
+def test_a_registration_is_never_moved(store: Path) -> None:
+    folder = store / "claims/study=s"
+    folder.mkdir(parents=True)
+    (folder / "c@1.json").write_text("{}")
+    found = examine(store)
+    assert [p.kind for p in found.problems] == ["registration"]
+    moved, left = repair(store, found)
+    assert moved == [] and [p.kind for p in left] == ["registration"]
+    assert (folder / "c@1.json").read_text() == "{}"
+
+
+def test_nothing_is_repaired_under_a_running_launch(store: Path) -> None:
+    import fcntl
+
+    cut(store)
+    with (store / LOCK).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(EnvironmentProblem, match="a launch works on"):
+            CliRunner().invoke(command.command, [str(store), "--repair"], catch_exceptions=False)
+    assert (store / METRICS).exists()
