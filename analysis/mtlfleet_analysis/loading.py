@@ -180,6 +180,7 @@ def _runs(answers: _Answers, study: str) -> tuple[Run, ...]:
             dataset=row["dataset"],
             architecture=row["architecture"],
             seed=row["seed"],
+            use=row["method_use"] or "",
             task=row["task"],
             config_index=row["config_index"] or 0,
             state=row["state"],
