@@ -21,7 +21,7 @@ from mtlfleet.train import Site, TrialRun
 STATEFUL = ["uw", "dwa", "nash_mtl", "rlw", "pcgrad"]
 
 
-def results(root: Path, wanted: Trial) -> str:
+def results(root: Path | str, wanted: Trial) -> str:
     """The digest of a store that holds one trial."""
     row = {
         "trial_id": wanted.id,
@@ -61,6 +61,19 @@ def test_a_run_that_dies_at_any_checkpoint_resumes_to_the_same_rows(method: str,
     assert read_claim(broken, "study", wanted.id, 3)["restored_step"] >= 4
     trials.finish(trials.start(broken, wanted))
     assert results(broken, wanted) == expected
+
+
+def test_a_run_in_a_bucket_resumes_there_to_the_rows_of_a_folder(s3_root: str, tmp_path: Path) -> None:
+    wanted = trials.trial("famo", checkpoint_every=4)
+    trials.finish(trials.start(tmp_path, wanted))
+    run = trials.start(s3_root, wanted)
+    run.advance(seconds=0.0)
+    assert run.writer is not None and run.position.step >= 4
+    run.writer.abandon()
+    again = trials.start(s3_root, wanted)
+    assert again.position.step >= 4 and read_claim(s3_root, "study", wanted.id, 2)["restored_step"] >= 4
+    trials.finish(again)
+    assert results(s3_root, wanted) == results(tmp_path, wanted)
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit"])
