@@ -81,7 +81,7 @@ def attach_live(con: duckdb.DuckDBPyConnection, root: Path, *, use_snapshot: boo
     segments = [s for s in layout.list_segments(root) if s.table in SEGMENT_TABLES]
     snapshot = use_snapshot and _attach_snapshot(con, root / layout.SNAPSHOT)
     ledger = {row[0] for row in con.execute("SELECT segment FROM snapshot.segments").fetchall()} if snapshot else set()
-    pending = [s for s in segments if s.path not in ledger]
+    pending = layout.claimed((s for s in segments if s.path not in ledger), layout.list_claims(root))
     _, unsound = look_at(root, pending)
     if unsound:
         raise damaged(unsound, root)
