@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from mtlfleet.errors import FleetError, QueryFailed, QueryRefused, QueryTimeout
 from mtlfleet.store import Ingester
 from mtlfleet.store.guard import check
+from mtlfleet.store.limits import MIB, memory_bytes
 from mtlfleet.store.query import Question, Reader, guarded
 
 WRITES = (
@@ -357,9 +359,11 @@ def alive(pid: int) -> bool:
 def orphan(store: Path) -> Iterator[int]:
     """The id of a query process whose parent was killed while it worked."""
     program = (
-        "import sys; from pathlib import Path; from mtlfleet.store.query import Question, Reader\n"
+        "import sys, time; from pathlib import Path; from mtlfleet.store.query import Question, Reader\n"
         "reader = Reader()\n"
         "reader.ask(Path(sys.argv[1]), Question(query='SELECT count(*) FROM range(100000000000000)', timeout_s=300))\n"
+        "status = Path(f'/proc/{reader._child.pid}/task')\n"
+        "while len(list(status.iterdir())) < 2: time.sleep(0.05)\n"  # DuckDB's threads: it is at work
         "print(reader._child.pid, flush=True); sys.stdin.read()\n"
     )
     parent = subprocess.Popen(
@@ -421,6 +425,18 @@ def test_unknown_names_are_answered_with_near_ones(store: Path) -> None:
         answer.reader.read_all()
     with pytest.raises(QueryFailed, match=r"LINE 1[\s\S]*\^"), guarded(store, "SELECT 1 FRM metrics x y") as answer:
         answer.reader.read_all()
+
+
+def test_the_child_runs_within_its_settings(store: Path) -> None:
+    query = "SELECT name, value FROM duckdb_settings()"
+    with guarded(store, query) as answer:
+        found = {row["name"]: row["value"] for row in answer.reader.read_all().to_pylist()}
+    assert found["enable_external_access"] == found["autoload_known_extensions"] == "false"
+    assert found["lock_configuration"] == "true"
+    with duckdb.connect(":memory:", config={"memory_limit": f"{memory_bytes() // MIB}MiB"}) as con:
+        expected = con.execute("SELECT current_setting('memory_limit')").fetchone()
+    assert (found["memory_limit"],) == expected
+    assert "mtlfleet-sql-" in found["temp_directory"]
 
 
 def test_the_child_sees_no_secret_of_the_environment(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
