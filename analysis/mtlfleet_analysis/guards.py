@@ -14,6 +14,7 @@ CHECKED = (
     "complete_pairs",
     "same_seeds",
     "equal_tuning",
+    "equal_samples",
     "equal_compute",
     "tuning_seeds_disjoint",
     "baseline_chosen_on_validation",
@@ -42,6 +43,7 @@ def fired(evidence: Evidence, claim: Claim, pairing: Pairing) -> tuple[Guard, ..
         "complete_pairs": _incomplete(evidence, claim, pairing),
         "same_seeds": _different_seeds(evidence, claim),
         "equal_tuning": _unequal_tuning(evidence, claim),
+        "equal_samples": _unequal_samples(evidence, claim),
         "equal_compute": _unequal_compute(evidence, claim),
         "tuning_seeds_disjoint": _reused_seeds(evidence, claim),
         "baseline_chosen_on_validation": _unchosen(claim, pairing),
@@ -93,6 +95,21 @@ def _unequal_tuning(evidence: Evidence, claim: Claim) -> str:
     if mine == sum(theirs) or all(mine == count for count in theirs):
         return ""
     return "tuning trials differ: " + ", ".join(f"{b.method} {b.tuning_trials}" for b in found)
+
+
+def _unequal_samples(evidence: Evidence, claim: Claim) -> str:
+    """Under a budget of steps, a method that draws several batches a step sees that many times the data."""
+    if claim.parity == "waived":
+        return ""
+    drawn: dict[str, int] = {}
+    for run in _arms(evidence, claim):
+        if run.budget == "steps":
+            drawn[run.method] = max(run.batches, drawn.get(run.method, 1))
+    if len(set(drawn.values())) < 2:
+        return ""
+    return "budget of steps, and batches drawn in a step differ: " + ", ".join(
+        f"{m} {n}" for m, n in sorted(drawn.items())
+    )
 
 
 def _unequal_compute(evidence: Evidence, claim: Claim) -> str:

@@ -61,7 +61,7 @@ def asked_for(study: str) -> tuple[Asked, Any]:
 
     path = output.study_or_store(study)
     store = open_store(path)
-    if path.is_dir():
+    if isinstance(path, str) or path.is_dir():
         return asked_of_store(store, store.one_study()), store
     from mtlfleet.plan import Study
 

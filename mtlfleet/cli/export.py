@@ -80,11 +80,14 @@ def _database(store: Store, output: Path) -> None:
     from mtlfleet.store.ingest import Ingester
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".mtlfleet-export-") as scratch:
+    with (
+        store.files(use_snapshot=False) as whole,
+        tempfile.TemporaryDirectory(dir=output.parent, prefix=".mtlfleet-export-") as scratch,
+    ):
         mirror = Path(scratch)
         for part in ("segments", "documents", "claims"):
-            if (store.root / part).exists():
-                (mirror / part).symlink_to(store.root / part, target_is_directory=True)
+            if (whole / part).exists():
+                (mirror / part).symlink_to(whole / part, target_is_directory=True)
         with Ingester(mirror) as ingester:
             ingester.rebuild()
         shutil.move(mirror / layout.SNAPSHOT, output)

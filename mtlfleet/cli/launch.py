@@ -126,7 +126,7 @@ def conclude(ctx: click.Context, given: str, study: Study, outcome: Outcome, jso
 
     store = open_store(study.root)
     verdicts = judge_and_record(study, store)
-    report = render(study, store, study.root / "report.html")
+    report = render(study, store, study.folder / "report.html")
     if json_:
         text = output.as_json(
             "mtlfleet/launch/1",
@@ -136,7 +136,7 @@ def conclude(ctx: click.Context, given: str, study: Study, outcome: Outcome, jso
             ran=outcome.ran,
             seconds=round(outcome.seconds, 1),
             exit_code=outcome.exit_code,
-            results=str(study.root / "results.duckdb"),
+            results=f"{study.root}/results.duckdb",
             report=str(report),
             verdicts=[v.to_dict() for v in verdicts],
         )
@@ -145,7 +145,7 @@ def conclude(ctx: click.Context, given: str, study: Study, outcome: Outcome, jso
         output.emit("")
         print_verdicts(verdicts)
         output.emit("")
-        output.emit(f"results  {output.short_path(study.root / 'results.duckdb')}")
+        output.emit(f"results  {output.short_path(study.root, 'results.duckdb')}")
         output.emit(f"report   {output.short_path(report)}")
         output.emit(f"ask      mtlfleet sql {given} @leaderboard")
         _troubles(given, outcome)

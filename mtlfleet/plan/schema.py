@@ -150,7 +150,7 @@ class ResourcesEntry(Shape):
 
 class Storage(Shape):
     root: str | Absent = Field(
-        default=None, description="folder of the results; default runs/<study> beside the study file"
+        default=None, description="folder of the results, or s3://bucket/prefix; default runs/<study> beside the file"
     )
 
 
