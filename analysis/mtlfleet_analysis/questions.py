@@ -86,7 +86,7 @@ def _sweep_weights(evidence: Evidence, claim: Claim) -> dict[tuple[str, Place], 
         raw = json.loads(run.params or "{}")
         given = raw.get("method.weights", raw.get("weights"))
         tasks = len(evidence.tasks_of(run.dataset))
-        if given is None and "weights" in raw and tasks:  # None is the plain sum
+        if given is None and ("weights" in raw or run.use == "sum") and tasks:  # None is the plain sum
             given = [1.0] * tasks
         if isinstance(given, list) and all(isinstance(w, int | float) for w in given) and math.fsum(given) > 0:
             found[run.method, place] = normalised(given)
