@@ -106,7 +106,7 @@ def test_options_that_exclude_each_other(capsys: pytest.CaptureFixture[str], sto
 def test_report_goes_where_it_is_told(stored: Stored, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     target = tmp_path / "deep" / "page.html"
     code, out, _ = run(capsys, "report", stored[1].root, "-o", target)
-    assert (code, out.strip()) == (0, str(target))
+    assert (code, out.split()) == (0, [str(target), str(target.with_suffix(".figures.json"))])
     assert target.read_text().startswith("<!doctype html>")
     code, out, _ = run(capsys, "report", stored[1].root, "-o", target, "--json")
     assert json.loads(out)["bytes"] == target.stat().st_size

@@ -22,7 +22,7 @@ EXACT = 6  # decimals that survive SQL's own order of adding up
 def test_evidence_survives_the_store(stored: Stored) -> None:
     evidence, store, asked = stored
     back = from_store(asked, store)
-    forget = {"started_at": "", "attempts": 1}
+    forget = {"started_at": "", "attempts": 1, "use": ""}
     assert [replace(r, **forget) for r in back.runs] == [replace(r, **forget) for r in evidence.runs]
     assert back.tasks == tuple(sorted(evidence.tasks, key=lambda t: (t.dataset, t.task)))
     assert back.single_task == ("stl",)
@@ -75,7 +75,7 @@ def test_the_report_of_a_store_repeats_itself(stored: Stored, tmp_path: Path) ->
     first, second = (render(asked, store, tmp_path / n / "report.html").read_bytes() for n in "ab")
     assert first == second
     assert re.search(rb"simulated diverged", first)
-    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["report.html"]
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["report.figures.json", "report.html"]
 
 
 def test_published_tables_have_no_say(stored: Stored, tmp_path: Path) -> None:
