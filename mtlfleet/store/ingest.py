@@ -8,7 +8,7 @@ anybody. Everything here can be thrown away and rebuilt from the files.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
+from mtlfleet.plan.place import Root
 from mtlfleet.store import durable, layout, workfile
 from mtlfleet.store.database import (
     attempt_rows,
@@ -30,7 +31,8 @@ from mtlfleet.store.database import (
     look_at,
 )
 from mtlfleet.store.failpoints import failpoint
-from mtlfleet.store.layout import Segment
+from mtlfleet.store.layout import Claimed, Segment
+from mtlfleet.store.mirror import mirror
 from mtlfleet.store.schema import DOCUMENT_TABLES, LEDGER, SEGMENT_TABLES
 from mtlfleet.store.stamp import Seen
 
@@ -46,11 +48,14 @@ class Ingester:
     ``work`` is where the private file lies: in the store, named after the host, unless given.
     """
 
-    def __init__(self, root: Path | str, *, work: Path | None = None) -> None:
-        self.root = Path(root)
+    def __init__(self, root: Root, *, work: Path | None = None) -> None:
+        self.mirror = mirror(root)
+        self.root = self.mirror.folder
         self.work = work or workfile.path_in(self.root)
         durable.make_folder(self.root)
         self._lock = workfile.lock(self.work)
+        if not self.work.exists():
+            self.mirror.pull_snapshot()  # to start from what another machine published
         self._dirty = not (self.root / layout.SNAPSHOT).exists()
         self._due = 0.0
         self._unsound: dict[Segment, str] = {}
@@ -102,11 +107,13 @@ class Ingester:
             raise damaged(self._unsound, self.root)
 
     def _ingest(self) -> int:
+        self.mirror.pull(lambda: self._ledger)
         listed = layout.list_segments(self.root)
-        new = [s for s in listed if s.path not in self._ledger and s.table in SEGMENT_TABLES]
+        claims = layout.list_claims(self.root)
+        new = [s for s in layout.claimed(listed, claims) if s.path not in self._ledger and s.table in SEGMENT_TABLES]
         sound, unsound = look_at(self.root, new)
         with self._transaction():
-            changed = self._mirror_attempts()
+            changed = self._mirror_attempts(claims)
             changed |= self._replace_documents()
             load_segments(self._con, self.root, list(sound))
             failpoint("between-rows-and-ledger")
@@ -138,7 +145,7 @@ class Ingester:
     def _disk(self) -> Iterator[None]:
         try:
             yield
-        except (duckdb.IOException, duckdb.FatalException) as error:
+        except (duckdb.IOException, duckdb.FatalException, duckdb.TransactionException) as error:
             self._reopen()
             raise EnvironmentProblem(
                 f"cannot write {self.work}: {first_line(error)}",
@@ -150,10 +157,9 @@ class Ingester:
         self._con.close()
         self._open()
 
-    def _mirror_attempts(self) -> bool:
+    def _mirror_attempts(self, claims: Sequence[Claimed]) -> bool:
         query = "SELECT study_id, trial_id, attempt, ended_at IS NOT NULL FROM attempts"
         known = {(study, trial, n): ended for study, trial, n, ended in self._con.execute(query).fetchall()}
-        claims = layout.list_claims(self.root)
         stale = [c for c in claims if known.get((c.study, c.trial, c.attempt)) is not c.ended]
         if not stale:
             return False
@@ -214,6 +220,7 @@ class Ingester:
         failpoint("after-checkpoint")
         target = self.root / layout.SNAPSHOT
         durable.replace(target, lambda temporary: workfile.copy(self.work, temporary), mode=0o444)
+        self.mirror.push()
         cost = time.monotonic() - started
         self._due = time.monotonic() + max(PUBLISH_S, PUBLISH_DUTY * cost)
         self._dirty = False
