@@ -355,6 +355,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="a new folder to work in; it is kept")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    duckdb.execute("SET enable_progress_bar = false")
     with place(options.folder) as folder:
         ratios: list[Ratio] = []
         for part in (

@@ -69,9 +69,13 @@ def comment(con: duckdb.DuckDBPyConnection) -> None:
         notes.update({c.name: c.note for c in table.columns})
     con.execute(";".join(said))
     # A view's column that is passed on from a table means what it means there.
-    silent = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal AND comment IS NULL"
+    silent = (
+        "SELECT table_name, column_name FROM duckdb_columns()"
+        " WHERE NOT internal AND comment IS NULL AND database_name = current_database()"
+    )
     passed_on = [(view, name) for view, name in con.execute(silent).fetchall() if name in notes]
-    con.execute(";".join(f'COMMENT ON COLUMN "{v}"."{name}" IS {quoted(notes[name])}' for v, name in passed_on))
+    if passed_on:
+        con.execute(";".join(f'COMMENT ON COLUMN "{v}"."{name}" IS {quoted(notes[name])}' for v, name in passed_on))
 
 
 def insert(con: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:

@@ -1,11 +1,11 @@
 """Examine a store against itself, and put aside what is damaged.
 
-What is checked, file by file: a segment agrees with its own hash, can be read whole and holds what its name says; parts
-follow each other without a gap; every segment's attempt was claimed; claims and ends are JSON; no row stands there
-twice; documents can be read; and the published file's ledger says what the segments' footers say. ``repair`` moves
-every file of a trial with a damaged segment or claim to ``quarantine/``, so that the next launch runs that trial again
-from its seed, and makes the published file anew. Nothing is deleted. Registrations under ``claims/`` are evidence: they
-are reported and left alone.
+What is checked, file by file: segments are the bytes that were written and hold what their name says; parts follow
+each other without a gap; every segment's attempt was claimed; claims and ends are JSON; no row stands there twice;
+documents can be read; and the published file's ledger says what the segments' footers say. ``repair`` moves every file
+of a trial with a damaged segment or claim to ``quarantine/``, so that the next launch runs that trial again from its
+seed, and makes the published file anew. Nothing is deleted. Registrations under ``claims/`` are evidence: they are
+reported and left alone.
 """
 
 from __future__ import annotations

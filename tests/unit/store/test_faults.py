@@ -15,8 +15,13 @@ import duckdb
 import pytest
 
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
-from mtlfleet.store import AttemptWriter, Ingester, Store, durable, examine, stamp, trial_state
+from mtlfleet.store import AttemptWriter, Ingester, Store, durable, stamp, trial_state
+from mtlfleet.store.doctor import Problem, examine, repair
 from mtlfleet.store.layout import list_segments
+
+
+def check(root: Path) -> list[Problem]:
+    return list(examine(root).problems)
 
 
 def claim(root: Path, trial: str = "t", step: int = 0) -> AttemptWriter:
@@ -76,7 +81,7 @@ def test_damage_is_told_by_everyone_and_repaired_by_running_again(tmp_path: Path
         writer.metric(step, 0.5, "val", "a", "accuracy", 0.5)
         writer.flush()
     writer.close("done", last_step=2)
-    assert examine.check(tmp_path) == []
+    assert check(tmp_path) == []
     if damage == "gone":
         bad = tmp_path / "segments/study=s/trial=bad2/attempt=1/metrics-000001.parquet"
         bad.unlink()
@@ -95,19 +100,19 @@ def test_damage_is_told_by_everyone_and_repaired_by_running_again(tmp_path: Path
                 ("bad2", 2), ("good", 5),
             ]  # fmt: skip
     trial = bad.parts[-3].partition("=")[2]
-    found = examine.check(tmp_path)
+    found = check(tmp_path)
     assert [f.trial for f in found] == [("s", trial)]
-    examine.repair(tmp_path, found)
-    assert examine.check(tmp_path) == []
-    assert trial_state(tmp_path, "s", trial) == "lost" and trial_state(tmp_path, "s", "good") == "done"
+    repair(tmp_path, examine(tmp_path))
+    assert check(tmp_path) == []
+    assert trial_state(tmp_path, "s", trial) == "missing" and trial_state(tmp_path, "s", "good") == "done"
     assert Store(tmp_path).rows("SELECT count(*) AS n FROM metrics WHERE trial_id = ?", [trial])[0]["n"] == 0
     assert Store(tmp_path).rows("SELECT count(*) AS n FROM metrics WHERE trial_id = 'good'")[0]["n"] == 5
-    assert good.exists() and len(list((tmp_path / "quarantine").rglob("*.parquet"))) == (damage != "gone")
+    assert good.exists() and len(list((tmp_path / "quarantine").rglob("*.parquet"))) == 1
     again = claim(tmp_path, trial)  # what launch does
     again.metric(1, 0.1, "val", "a", "accuracy", 0.9)
     again.close("done")
     rows = Store(tmp_path).rows("SELECT attempt, value FROM metrics WHERE trial_id = ?", [trial])
-    assert rows == [{"attempt": 3, "value": 0.9}]
+    assert rows == [{"attempt": 1, "value": 0.9}]
 
 
 def test_check_sees_what_contradicts_itself(make_study: Callable[..., Path], small: ModuleType) -> None:
@@ -116,19 +121,19 @@ def test_check_sees_what_contradicts_itself(make_study: Callable[..., Path], sma
         ingester.run_once()
         ingester._con.execute("INSERT INTO metrics_all SELECT * FROM metrics_all LIMIT 1")
         ingester.publish()
-    assert {f.kind for f in examine.check(root)} == {"snapshot differs"}
-    examine.repair(root)
-    assert examine.check(root) == []
+    assert {f.kind for f in check(root)} == {"published rows"}
+    repair(root, examine(root))
+    assert check(root) == []
     (root / "segments/study=s/trial=ls0/attempt=1.json").rename(root / "gone")
-    assert {f.kind for f in examine.check(root)} == {"unclaimed segment"}
+    assert {f.kind for f in check(root)} == {"no claim"}
     with Store(root).session(use_snapshot=False) as session:  # the snapshot has had its claim in hand
         assert session.sql("SELECT count(*) AS n FROM metrics WHERE trial_id = 'ls0'").to_pylist() == [{"n": 0}]
     (root / "gone").rename(root / "segments/study=s/trial=ls0/attempt=1.json")
     end = root / "segments/study=s/trial=ls0/attempt=1.end.json"
     end.write_text("{")
-    assert {f.kind for f in examine.check(root)} == {"damaged ending"}
-    examine.repair(root)
-    assert examine.check(root) == [] and trial_state(root, "s", "ls0") == "lost"
+    assert {f.kind for f in check(root)} == {"claim"}
+    repair(root, examine(root))
+    assert check(root) == [] and trial_state(root, "s", "ls0") == "missing"
 
 
 class Disk:
@@ -243,7 +248,7 @@ def test_an_ingester_survives_a_full_disk(tiny_disk: Path) -> None:
         ballast.unlink()
         ingester.run_once()
         ingester.publish()
-    assert examine.check(root) == []
+    assert check(root) == []
     with duckdb.connect(str(root / "results.duckdb"), read_only=True) as con:
         assert con.execute("SELECT count(*) FROM metrics").fetchone() == (4000,)
 
@@ -270,7 +275,7 @@ def test_two_ingesters_at_once_only_waste_work(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert seen == []
-    assert examine.check(tmp_path) == []
+    assert check(tmp_path) == []
     with Ingester(tmp_path) as third:  # starts from the published copy
         third.run_once()
         third.publish()
