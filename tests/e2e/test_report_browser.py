@@ -123,13 +123,13 @@ def poisoned(payload: str) -> tuple[Evidence, list[Claim]]:
         versions={"mtlfleet": bad("1")},
         labels={bad("pcgrad"): bad("Label")},
     )
-    everywhere = {"dataset": evidence.datasets[0], "architecture": evidence.architectures[0]}
+    everywhere: dict[str, Any] = {"dataset": evidence.datasets[0], "architecture": evidence.architectures[0]}
     traces = tuple(
         Trace(quantity=q, method=bad("ls"), **everywhere, step=s, what=bad("a pair"), low=0.1, middle=0.2, high=0.3)
         for q in ("cosine", "weight")
         for s in (10, 20)
     )
-    numbers = {"task": bad("left"), "metric": bad("error"), "value": 0.5}
+    numbers: dict[str, Any] = {"task": bad("left"), "metric": bad("error"), "value": 0.5}
     published = (External(source=bad("A paper"), dataset=bad("digits"), method=bad("theirs"), **numbers),)
     evidence = replace(evidence, traces=traces, external=published)
     locks = tuple(
