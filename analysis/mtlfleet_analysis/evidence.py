@@ -25,6 +25,7 @@ class Run:
     dataset: str
     architecture: str
     seed: int
+    use: str = ""  # what the registry calls the method
     task: str = "*"
     config_index: int = 0
     state: str = "done"

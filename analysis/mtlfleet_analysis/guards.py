@@ -46,7 +46,7 @@ def fired(evidence: Evidence, claim: Claim, pairing: Pairing) -> tuple[Guard, ..
         "equal_samples": _unequal_samples(evidence, claim),
         "equal_compute": _unequal_compute(evidence, claim),
         "tuning_seeds_disjoint": _reused_seeds(evidence, claim),
-        "baseline_chosen_on_validation": _unchosen(pairing),
+        "baseline_chosen_on_validation": _unchosen(claim, pairing),
         "stl_in_study": _no_reference(evidence, claim),
         "ratio_scale": _interval_scale(evidence, claim),
         "test_read_once": _test_reads(evidence, claim),
@@ -132,7 +132,9 @@ def _reused_seeds(evidence: Evidence, claim: Claim) -> str:
     return f"seeds used for tuning and again as evidence: {sorted(both)}" if both else ""
 
 
-def _unchosen(pairing: Pairing) -> str:
+def _unchosen(claim: Claim, pairing: Pairing) -> str:
+    if claim.baseline.sweep:  # every point is tested; where nothing was tuned, no point has to be chosen
+        return ""
     places_without = [f"{c.dataset}/{c.architecture}" for c in pairing.choices if c.baseline is None]
     if not places_without:
         return ""
@@ -165,7 +167,8 @@ def _interval_scale(evidence: Evidence, claim: Claim) -> str:
     for dataset in dict.fromkeys(d for d, _ in places(evidence, claim)):
         scale = scale_of(evidence, evidence.phase("final"), dataset, "test")
         kept = wanted_readings(scale, claim.estimand, evidence)
-        lost += [f"{dataset}.{t}" for t in dict.fromkeys(t for t, _ in scale.ranked) if t not in {k for k, _ in kept}]
+        asked = [claim.estimand.task] if claim.estimand.task else dict.fromkeys(t for t, _ in scale.ranked)
+        lost += [f"{dataset}.{t}" for t in asked if t not in {k for k, _ in kept}]
     if claim.estimand.kind == "metric" or not lost:
         return ""
     return f"no metric with a true zero, so no percent change, for task {_some(lost)}"

@@ -10,7 +10,6 @@ from mtlfleet.errors import StoreDamaged
 from mtlfleet.plan.claims import Claim, claim_from
 from mtlfleet.plan.tasks import Metric
 from mtlfleet.store import claim_locks, write_document
-from mtlfleet.store.query import names
 from mtlfleet_analysis.evidence import Evidence, External, Registration, Run, TaskFact, Trace, Twins
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ def from_store(study: Study | Asked, store: Store) -> Evidence:
         tasks = _rows(session, "SELECT * FROM task_defs WHERE study_id = ? ORDER BY dataset, task", asked.name)
         twins = _rows(session, TWINS, asked.name)
         traces = _rows(session, TRACES, asked.name)
-        external = _rows(session, EXTERNAL, asked.name) if "external_metrics" in names() else []
+        external = _rows(session, EXTERNAL, asked.name)
         versions = _rows(session, "SELECT mtlfleet_version FROM studies WHERE study_id = ?", asked.name)
     single = {run.method for run in runs if run.task != "*"}
     return Evidence(
@@ -181,6 +180,7 @@ def _runs(answers: _Answers, study: str) -> tuple[Run, ...]:
             dataset=row["dataset"],
             architecture=row["architecture"],
             seed=row["seed"],
+            use=row["method_use"] or "",
             task=row["task"],
             config_index=row["config_index"] or 0,
             state=row["state"],

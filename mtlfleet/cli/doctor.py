@@ -92,10 +92,10 @@ def _tell(study: Path, found: Examined, moved: list[Path], *, mend: bool) -> Non
         click.echo("no problem found")
     elif mend:
         for path in moved:
-            click.echo(f"{'quarantined':<14} {output.printable(str(path))}")
+            click.echo(f"{'quarantined':<14} {output.printable(output.short_path(path))}")
         again = {p.trial for p in found.problems if p.trial}
         click.echo(
-            f"{len(again)} trial{'s' if len(again) != 1 else ''} will run again: mtlfleet launch STUDY"
+            f"{len(again)} trial{'s' if len(again) != 1 else ''} will run again: mtlfleet launch {study}"
             if again
             else f"results.duckdb was made anew: mtlfleet sql {study} @health"
         )

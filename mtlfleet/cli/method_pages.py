@@ -22,8 +22,8 @@ passes over two batches, and three all-reduces.""",
         "Weights from the Gram matrix of the task gradients",
         """One backward pass per task; task gradients are exchanged in shards, (K + 1) / 2 times the bytes of one
 all-reduce, and K x K numbers are summed over ranks. `moco`, and `db_mtl` with beta > 0, keep K numbers per parameter,
-in shards too. `modo` and `sdmgrad` look at three batches a step: three forward passes and 2 K + 1 backward passes. Under
-`train.budget: samples`, the default, they make a third of the steps.""",
+in shards too. `modo` and `sdmgrad` look at three batches a step: three forward passes and 2 K + 1 backward passes;
+under `train.budget: samples`, the default, they make a third of the steps.""",
     ),
     "representation": (
         "At the representation that all tasks read",

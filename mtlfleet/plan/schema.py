@@ -154,6 +154,13 @@ class Storage(Shape):
     )
 
 
+class Mirrors(Shape):
+    """Trackers that get a copy when a launch ends."""
+
+    mlflow: str | Absent = Field(default=None, description="tracking URI; ${env:NAME} is filled in")
+    tensorboard: str | Absent = Field(default=None, description="folder, relative to the study file")
+
+
 class Report(Shape):
     title: Text | Absent = None
 
@@ -181,3 +188,4 @@ class StudyFile(Shape):
     claims: list[ClaimEntry] = []
     storage: Storage = Storage()
     report: Report = Report()
+    mirrors: Mirrors = Mirrors()

@@ -14,6 +14,7 @@ from mtlfleet.plan.claims import Claim
 from mtlfleet.plan.document import ReadingError, read_document
 from mtlfleet.plan.draft import Draft
 from mtlfleet.plan.grid import included
+from mtlfleet.plan.mirrors import Mirror, mirrors
 from mtlfleet.plan.place import Root
 from mtlfleet.plan.problems import Problems, render
 from mtlfleet.plan.rules import check_rules
@@ -103,6 +104,11 @@ class Study:
     def searched(self) -> bool:
         """Whether there is a tuning phase."""
         return self._file.search is not None
+
+    @property
+    def mirrors(self) -> tuple[Mirror, ...]:
+        """Trackers that get a copy when a launch ends."""
+        return mirrors(self._file.mirrors.model_dump(), self.path.parent)
 
     def label(self, method: str) -> str:
         """A method's name for people."""

@@ -1,11 +1,11 @@
 """Examine a store against itself, and put aside what is damaged.
 
-What is checked, file by file: segments can be read whole and hold what their name says; parts follow each other
-without a gap; every segment's attempt was claimed; claims and ends are JSON; no row stands there twice; documents can
-be read; and the published file's ledger says what the segments' footers say. ``repair`` moves every file of a trial
-with a damaged segment or claim to ``quarantine/``, so that the next launch runs that trial again from its seed, and
-makes the published file anew. Nothing is deleted. Registrations under ``claims/`` are evidence: they are reported and
-left alone.
+What is checked, file by file: segments are the bytes that were written and hold what their name says; parts follow
+each other without a gap; every segment's attempt was claimed; claims and ends are JSON; no row stands there twice;
+documents can be read; and the published file's ledger says what the segments' footers say. ``repair`` moves every file
+of a trial with a damaged segment or claim to ``quarantine/``, so that the next launch runs that trial again from its
+seed, and makes the published file anew. Nothing is deleted. Registrations under ``claims/`` are evidence: they are
+reported and left alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mtlfleet.errors import FleetError, StoreDamaged
-from mtlfleet.store import layout, workfile
+from mtlfleet.store import layout, stamp, workfile
 from mtlfleet.store.attempts import parsed
 from mtlfleet.store.database import first_line, quoted
 from mtlfleet.store.folder import Folder
@@ -32,11 +32,11 @@ from mtlfleet.store.schema import SEGMENT_TABLES
 
 QUARANTINE = "quarantine"
 _IDENTITY = {
-    "metrics": ("step", "split", "task", "metric"),
+    "metrics": ("step", "split", "task", "metric", "final"),  # the chosen checkpoint's row stands beside its evaluation
     "step_metrics": ("step", "task", "metric"),
     "task_gradients": ("step", "scope"),
 }
-_UNREADABLE = (OSError, pa.ArrowException, FleetError)
+_UNREADABLE = (OSError, pa.ArrowException, FleetError, stamp.Damaged)
 
 
 class Problem(NamedTuple):
@@ -137,6 +137,7 @@ def _segments(root: Path, segments: Sequence[Segment], footers: dict[str, int]) 
 
 def _whole(root: Path, segment: Segment, footers: dict[str, int]) -> pa.Table:
     path = root / segment.path
+    stamp.look(path)
     file = pq.ParquetFile(path, page_checksum_verification=True)
     table = file.read()
     footers[segment.path] = file.metadata.num_rows

@@ -122,11 +122,11 @@ class Folder:
 
     def leftovers(self, older_s: float) -> list[Leftover]:
         found = []
-        for kind in KINDS:
-            for path in sorted((self.root / kind).rglob(".*.tmp-*")):
-                if time.time() - path.lstat().st_mtime > older_s:
-                    key = path.relative_to(self.root).as_posix()
-                    found.append(Leftover(key, self.size(key)))
+        inside = [path for kind in KINDS for path in (self.root / kind).rglob(".*tmp-*")]
+        for path in sorted([*self.root.glob(".*.tmp-*"), *inside]):
+            if time.time() - path.lstat().st_mtime > older_s:
+                key = path.relative_to(self.root).as_posix()
+                found.append(Leftover(key, self.size(key)))
         return found
 
     def discard(self, key: str) -> None:

@@ -8,7 +8,7 @@ anybody. Everything here can be thrown away and rebuilt from the files.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,7 @@ from mtlfleet.store.database import (
     look_at,
 )
 from mtlfleet.store.failpoints import failpoint
-from mtlfleet.store.layout import Segment
+from mtlfleet.store.layout import Claimed, Segment
 from mtlfleet.store.mirror import mirror
 from mtlfleet.store.schema import DOCUMENT_TABLES, LEDGER, SEGMENT_TABLES
 from mtlfleet.store.stamp import Seen
@@ -109,10 +109,11 @@ class Ingester:
     def _ingest(self) -> int:
         self.mirror.pull(lambda: self._ledger)
         listed = layout.list_segments(self.root)
-        new = [s for s in listed if s.path not in self._ledger and s.table in SEGMENT_TABLES]
+        claims = layout.list_claims(self.root)
+        new = [s for s in layout.claimed(listed, claims) if s.path not in self._ledger and s.table in SEGMENT_TABLES]
         sound, unsound = look_at(self.root, new)
         with self._transaction():
-            changed = self._mirror_attempts()
+            changed = self._mirror_attempts(claims)
             changed |= self._replace_documents()
             load_segments(self._con, self.root, list(sound))
             failpoint("between-rows-and-ledger")
@@ -144,7 +145,7 @@ class Ingester:
     def _disk(self) -> Iterator[None]:
         try:
             yield
-        except (duckdb.IOException, duckdb.FatalException) as error:
+        except (duckdb.IOException, duckdb.FatalException, duckdb.TransactionException) as error:
             self._reopen()
             raise EnvironmentProblem(
                 f"cannot write {self.work}: {first_line(error)}",
@@ -156,10 +157,9 @@ class Ingester:
         self._con.close()
         self._open()
 
-    def _mirror_attempts(self) -> bool:
+    def _mirror_attempts(self, claims: Sequence[Claimed]) -> bool:
         query = "SELECT study_id, trial_id, attempt, ended_at IS NOT NULL FROM attempts"
         known = {(study, trial, n): ended for study, trial, n, ended in self._con.execute(query).fetchall()}
-        claims = layout.list_claims(self.root)
         stale = [c for c in claims if known.get((c.study, c.trial, c.attempt)) is not c.ended]
         if not stale:
             return False

@@ -165,6 +165,12 @@ def list_claims(root: Path) -> list[Claimed]:
     ]
 
 
+def claimed(segments: Iterable[Segment], claims: Iterable[Claimed]) -> list[Segment]:
+    """The segments whose claim is in hand: without it nobody knows whether their rows count."""
+    known = {(c.study, c.trial, c.attempt) for c in claims}
+    return [s for s in segments if (s.study, s.trial, s.attempt) in known]
+
+
 def newest_documents(root: Path) -> dict[tuple[str, str], Path]:
     """(study, table) -> the file that holds all its current rows."""
     newest: dict[tuple[str, str], tuple[int, Path]] = {}

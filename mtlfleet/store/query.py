@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -24,11 +23,13 @@ from mtlfleet.store.freshness import Freshness
 from mtlfleet.store.mirror import files as files_of
 
 Source = Literal["live", "snapshot", "segments"]
-_GRACE_S = 5.0
+_GRACE_S = 15.0  # for starting on a busy machine, and for being interrupted
 
 
 def names() -> list[str]:
     """The tables and views a query may name."""
+    from importlib.resources import files
+
     from mtlfleet.store.schema import ALL_TABLES
 
     views = re.findall(r"CREATE OR REPLACE VIEW (\w+)", files("mtlfleet.store").joinpath("views.sql").read_text())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
-import pyarrow as pa
 
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
 from mtlfleet.store import layout
@@ -37,6 +37,9 @@ from mtlfleet.store.schema import (
     SCHEMA_VERSION,
     SEGMENT_TABLES,
 )
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def attach(con: duckdb.DuckDBPyConnection, root: Path, source: str, *, comments: bool = False) -> Freshness:
@@ -78,7 +81,7 @@ def attach_live(con: duckdb.DuckDBPyConnection, root: Path, *, use_snapshot: boo
     segments = [s for s in layout.list_segments(root) if s.table in SEGMENT_TABLES]
     snapshot = use_snapshot and _attach_snapshot(con, root / layout.SNAPSHOT)
     ledger = {row[0] for row in con.execute("SELECT segment FROM snapshot.segments").fetchall()} if snapshot else set()
-    pending = [s for s in segments if s.path not in ledger]
+    pending = layout.claimed((s for s in segments if s.path not in ledger), layout.list_claims(root))
     _, unsound = look_at(root, pending)
     if unsound:
         raise damaged(unsound, root)
@@ -187,5 +190,7 @@ def lock_down(con: duckdb.DuckDBPyConnection) -> None:
 def fetch(con: duckdb.DuckDBPyConnection, query: str, params: object = None) -> pa.Table:
     found = con.sql(query, params=params)
     if found is None:  # a statement without rows
+        import pyarrow as pa
+
         return pa.table({})
     return found.to_arrow_table()

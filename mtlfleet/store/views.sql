@@ -8,17 +8,23 @@ SELECT study_id, trial_id, attempt, restored_step,
                                 ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS valid_upto
 FROM attempts;
 
+-- Attempts of which a part does not count. Mostly there are none, and taking nothing away is nearly free, where looking up
+-- the window of every row doubles the price of a query. The lower end needs no look: a writer takes no row at or below the
+-- step it restored, and `mtlfleet doctor` checks the ledger for it.
+CREATE OR REPLACE VIEW cut_attempts AS
+SELECT study_id, trial_id, attempt, valid_upto FROM attempt_windows WHERE valid_upto IS NOT NULL;
+
 CREATE OR REPLACE VIEW metrics AS
-SELECT r.* FROM metrics_all r JOIN attempt_windows w USING (study_id, trial_id, attempt)
-WHERE r.step > w.restored_step AND (w.valid_upto IS NULL OR r.step <= w.valid_upto);
+SELECT r.* FROM metrics_all r ANTI JOIN cut_attempts c
+  ON (r.study_id, r.trial_id, r.attempt) = (c.study_id, c.trial_id, c.attempt) AND r.step > c.valid_upto;
 
 CREATE OR REPLACE VIEW step_metrics AS
-SELECT r.* FROM step_metrics_all r JOIN attempt_windows w USING (study_id, trial_id, attempt)
-WHERE r.step > w.restored_step AND (w.valid_upto IS NULL OR r.step <= w.valid_upto);
+SELECT r.* FROM step_metrics_all r ANTI JOIN cut_attempts c
+  ON (r.study_id, r.trial_id, r.attempt) = (c.study_id, c.trial_id, c.attempt) AND r.step > c.valid_upto;
 
 CREATE OR REPLACE VIEW task_gradients AS
-SELECT r.* FROM task_gradients_all r JOIN attempt_windows w USING (study_id, trial_id, attempt)
-WHERE r.step > w.restored_step AND (w.valid_upto IS NULL OR r.step <= w.valid_upto);
+SELECT r.* FROM task_gradients_all r ANTI JOIN cut_attempts c
+  ON (r.study_id, r.trial_id, r.attempt) = (c.study_id, c.trial_id, c.attempt) AND r.step > c.valid_upto;
 
 CREATE OR REPLACE VIEW checkpoints AS
 SELECT r.* FROM checkpoints_all r JOIN attempt_windows w USING (study_id, trial_id, attempt)
@@ -245,6 +251,7 @@ SELECT m['schema_version']::INTEGER AS schema_version, m['mtlfleet_version'] AS 
        m['published_at']::TIMESTAMPTZ AS published_at,
        epoch(now() - m['published_at']::TIMESTAMPTZ) AS lag_s,
        coalesce(m['pending_segments']::BIGINT, 0) AS pending_segments,
+       coalesce(m['damaged_segments']::BIGINT, 0) AS damaged_segments,
        (SELECT count(*) FROM segments) AS ingested_segments,
        (SELECT count(*) FROM trial_summary WHERE state = 'running') AS running_trials,
        (SELECT count(*) FROM segments s ANTI JOIN attempts a USING (study_id, trial_id, attempt)) AS segments_without_claim

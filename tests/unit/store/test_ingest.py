@@ -61,8 +61,7 @@ def test_every_table_and_column_says_what_it_is(make_study: Callable[..., Path])
         tables = con.execute("SELECT table_name FROM duckdb_tables() WHERE comment IS NULL").fetchall()
         views = con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal AND comment IS NULL").fetchall()
         columns = con.execute(
-            "SELECT c.table_name, c.column_name FROM duckdb_columns() c JOIN duckdb_tables() t USING (table_oid)"
-            " WHERE c.comment IS NULL"
+            "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal AND comment IS NULL"
         ).fetchall()
     assert (tables, views, columns) == ([], [], [])
 
