@@ -58,7 +58,7 @@ def work(task: tuple[int, Noise, int, int]) -> tuple[list[Finding], float]:
 def measure(
     chosen: Sequence[tuple[int, Experiment]], noise: Noise, studies: int, seed: int, jobs: int
 ) -> Iterator[tuple[list[Finding], float]]:
-    """The findings so far in the order of the goals, and the CPU seconds they took; again after each experiment."""
+    """The findings so far, and the CPU seconds they took; again after each experiment, the dear ones last."""
     tasks = [(i, noise, studies, seed) for i, _ in chosen]
     found: list[Finding] = []
     spent = 0.0
@@ -97,7 +97,7 @@ def markdown(found: Sequence[Finding], noise: Noise, spent: float, command: str)
         f"{len(found)} rates, {sum(f.control for f in found)} of them of negative controls; {wrong} out of line. "
         f"CPU time {spent / 60:.0f} minutes (`{command}`).\n"
     )
-    for goal in dict.fromkeys(f.goal for f in found):
+    for goal in (g for g in TITLES if any(f.goal == g for f in found)):
         parts += [f"## {goal}: {TITLES[goal]}\n", *table(f for f in found if f.goal == goal), ""]
     return "\n".join(parts)
 
@@ -131,7 +131,8 @@ def main() -> int:
     goals = set(given.only.split(",")) if given.only else set(TITLES)
     order = list(TITLES)
     chosen = sorted(
-        ((i, e) for i, e in enumerate(experiments()) if e.goal in goals), key=lambda x: (order.index(x[1].goal), x[0])
+        ((i, e) for i, e in enumerate(experiments()) if e.goal in goals),
+        key=lambda x: (x[1].most is not None, x[1].goal in ("G3", "G8"), order.index(x[1].goal), x[0]),
     )
     command = "python benchmarks/calibration.py " + " ".join(a for a in sys.argv[1:] if a != str(given.markdown))
     command = command.replace(" --markdown", "").strip()

@@ -19,8 +19,10 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +37,9 @@ KINDS: Mapping[str, str] = {
     "dataset": "mtlfleet.datasets",
     "strategy": "mtlfleet.strategies",
 }
+
+
+GROUP = "mtlfleet.plugins"  # of entry points: a package's modules that declare citizens
 
 
 class _Required:
@@ -217,15 +222,27 @@ def plugin_path(plugin: str, base: Path) -> Path:
     raise PluginError(f"plug-in module not found: {plugin}", notes=[f"searched {len(sys.path)} entries of sys.path"])
 
 
+@cache
+def installed() -> Mapping[str, tuple[Entry, ...]]:
+    """Citizens of installed packages, by module: what an entry point of the group ``mtlfleet.plugins`` names. Located
+    and read, not imported. One that cannot be read is passed over here; naming its module in a study says why."""
+    found: dict[str, tuple[Entry, ...]] = {}
+    for module in sorted({point.value for point in metadata.entry_points(group=GROUP)}):
+        with suppress(PluginError, OSError, ValueError):
+            found[module] = read_file(plugin_path(module, Path()), module)
+    return found
+
+
 @dataclass(frozen=True)
 class Catalogue:
-    """What a study may name: the built-in citizens and those of its plug-ins."""
+    """What a study may name: built-in citizens, those of installed packages, and those of its plug-ins."""
 
     plugins: tuple[str, ...] = ()
     base: Path = Path()
 
     def entries(self, kind: str) -> Mapping[str, Entry]:
-        found = dict(builtin(kind))
+        outside = {e.name: e for entries in installed().values() for e in entries if e.kind == kind}
+        found = {**outside, **builtin(kind)}
         for plugin in self.plugins:
             module = None if plugin.endswith(".py") else plugin
             for entry in read_file(plugin_path(plugin, self.base), module):

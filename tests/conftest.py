@@ -1,9 +1,148 @@
-"""Settings for the whole suite."""
+"""Settings for the whole suite, and a real S3 server for the tests that ask for one."""
 
 from __future__ import annotations
 
+import http.client
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
 from hypothesis import settings
 
 # A shared machine is slow at times: no example fails for the time it took.
 settings.register_profile("patient", settings.default, deadline=None)
 settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of a moto server, a process of its own: requests are signed, sent and answered as with S3."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(address, server)
+        yield address
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 120
+    while True:
+        try:
+            with urllib.request.urlopen(f"{address}/moto-api/", timeout=5):
+                return
+        except OSError:
+            assert server.poll() is None, "the moto server ended"
+            assert time.monotonic() < until, "the moto server does not answer"
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def s3_root(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """``s3://bucket/prefix`` with a bucket of its own, and the AWS_* variables that lead there."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "not-in-any-file-please",
+        "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")),
+    }.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"lab-{uuid.uuid4().hex[:12]}"
+    request = urllib.request.Request(f"{s3_server}/{bucket}", method="PUT")
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert answer.status == 200
+    return f"s3://{bucket}/mto/results"
+
+
+class Unreliable(ThreadingHTTPServer):
+    """Stands before the S3 server and misbehaves on request: throttles, or loses answers after the work was done."""
+
+    daemon_threads = True
+
+    def __init__(self, upstream: str) -> None:
+        self.upstream = upstream.removeprefix("http://")
+        self.asked = 0
+        self.throttled = 0  # so many of the next requests are answered 503
+        self.lost = 0  # so many of the next PUTs are carried out, and their answers lost
+        self.careless = False  # forgets `If-None-Match`
+        self.up_for = -1  # after so many more requests everything is answered 503; -1: never
+        super().__init__(("127.0.0.1", 0), _Relay)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hung up is no news."""
+
+
+class _Relay(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Unreliable
+
+    def _relay(self) -> None:
+        server = self.server
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        server.asked += 1
+        if server.up_for > 0:
+            server.up_for -= 1
+        if server.throttled or server.up_for == 0:
+            server.throttled = max(0, server.throttled - 1)
+            self._answer(503, [], b"<Error><Code>SlowDown</Code><Message>Please reduce your rate.</Message></Error>")
+            return
+        connection = http.client.HTTPConnection(server.upstream, timeout=60)
+        dropped = {"connection", "if-none-match"} if server.careless else {"connection"}
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
+        connection.request(self.command, self.path, body, headers)
+        found = connection.getresponse()
+        content = found.read()
+        connection.close()
+        if server.lost and self.command == "PUT":
+            server.lost -= 1
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        kept = [(n, v) for n, v in found.getheaders() if n.lower() not in ("connection", "transfer-encoding")]
+        self._answer(found.status, kept, content)
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
+        self.send_response_only(status)
+        for name, value in headers:
+            if name.lower() != "content-length" or self.command == "HEAD":
+                self.send_header(name, value)
+        if self.command != "HEAD":
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _relay
+
+    def log_message(self, *_: object) -> None:
+        """Silence."""
+
+
+@pytest.fixture
+def unreliable(s3_root: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Unreliable]:
+    """The S3 server behind a relay that misbehaves; AWS_ENDPOINT_URL leads to it, retries last a second."""
+    with Unreliable(s3_server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
+        monkeypatch.setenv("MTLFLEET_OBJECT_RETRY_S", "1")
+        yield server
+        server.shutdown()

@@ -25,6 +25,7 @@ class Run:
     dataset: str
     architecture: str
     seed: int
+    use: str = ""  # what the registry calls the method
     task: str = "*"
     config_index: int = 0
     state: str = "done"
@@ -34,6 +35,8 @@ class Run:
     attempts: int = 1
     device_s: float = 0.0
     test_reads: int = 0  # how often test was evaluated
+    batches: int = 1  # drawn in a step; more than others' under a budget of steps is more data
+    budget: str = "samples"
     started_at: str = ""  # ISO, UTC, of the first attempt
     values: Mapping[tuple[str, str, str], float] = field(default_factory=dict)
 

@@ -63,9 +63,8 @@ def levels(
     alphas = [c.alpha for c in claims]
     if not confirmatory:
         return list(zip(map(float, benjamini_hochberg(p)), alphas, strict=True))
-    at = holm_levels(p, alphas)
     if claims[0].correction == "holm":
-        return list(zip(map(float, holm(p)), at, strict=True))
+        return list(zip(map(float, holm(p)), holm_levels(p, alphas), strict=True))
     judged = [i for i, found in enumerate(pairs) if found is not None]
     cells = {tuple((q.dataset, q.architecture, q.seed) for q in pairs[i] or ()) for i in judged}
     if len(cells) > 1:
@@ -73,8 +72,9 @@ def levels(
     adjusted = np.ones(len(claims))
     if judged:
         adjusted[judged] = max_t(np.array([oriented(claims[i], pairs[i] or ()) for i in judged]), seed=seed)
-    # a claim passes if max-T says so; where it does not, Holm's level is kept below the claim's own p
+    # A claim passes if max-T says so. The others share alpha for their refutations, kept below the claim's own p.
+    left = max(1, int(np.sum(adjusted > np.array(alphas))))
     return [
-        (float(a), max(level, own) if a <= alpha else min(level, float(np.nextafter(own, 0.0))))
-        for a, level, own, alpha in zip(adjusted, at, p, alphas, strict=True)
+        (float(a), own if a <= alpha else min(alpha / left, float(np.nextafter(own, 0.0))))
+        for a, own, alpha in zip(adjusted, p, alphas, strict=True)
     ]

@@ -14,6 +14,7 @@ CHECKED = (
     "complete_pairs",
     "same_seeds",
     "equal_tuning",
+    "equal_samples",
     "equal_compute",
     "tuning_seeds_disjoint",
     "baseline_chosen_on_validation",
@@ -42,9 +43,10 @@ def fired(evidence: Evidence, claim: Claim, pairing: Pairing) -> tuple[Guard, ..
         "complete_pairs": _incomplete(evidence, claim, pairing),
         "same_seeds": _different_seeds(evidence, claim),
         "equal_tuning": _unequal_tuning(evidence, claim),
+        "equal_samples": _unequal_samples(evidence, claim),
         "equal_compute": _unequal_compute(evidence, claim),
         "tuning_seeds_disjoint": _reused_seeds(evidence, claim),
-        "baseline_chosen_on_validation": _unchosen(pairing),
+        "baseline_chosen_on_validation": _unchosen(claim, pairing),
         "stl_in_study": _no_reference(evidence, claim),
         "ratio_scale": _interval_scale(evidence, claim),
         "test_read_once": _test_reads(evidence, claim),
@@ -95,6 +97,21 @@ def _unequal_tuning(evidence: Evidence, claim: Claim) -> str:
     return "tuning trials differ: " + ", ".join(f"{b.method} {b.tuning_trials}" for b in found)
 
 
+def _unequal_samples(evidence: Evidence, claim: Claim) -> str:
+    """Under a budget of steps, a method that draws several batches a step sees that many times the data."""
+    if claim.parity == "waived":
+        return ""
+    drawn: dict[str, int] = {}
+    for run in _arms(evidence, claim):
+        if run.budget == "steps":
+            drawn[run.method] = max(run.batches, drawn.get(run.method, 1))
+    if len(set(drawn.values())) < 2:
+        return ""
+    return "budget of steps, and batches drawn in a step differ: " + ", ".join(
+        f"{m} {n}" for m, n in sorted(drawn.items())
+    )
+
+
 def _unequal_compute(evidence: Evidence, claim: Claim) -> str:
     """Device seconds, tuning included, against each baseline; only where the claim declares a tolerance."""
     if claim.compute_tolerance is None:
@@ -115,7 +132,9 @@ def _reused_seeds(evidence: Evidence, claim: Claim) -> str:
     return f"seeds used for tuning and again as evidence: {sorted(both)}" if both else ""
 
 
-def _unchosen(pairing: Pairing) -> str:
+def _unchosen(claim: Claim, pairing: Pairing) -> str:
+    if claim.baseline.sweep:  # every point is tested; where nothing was tuned, no point has to be chosen
+        return ""
     places_without = [f"{c.dataset}/{c.architecture}" for c in pairing.choices if c.baseline is None]
     if not places_without:
         return ""
@@ -148,7 +167,8 @@ def _interval_scale(evidence: Evidence, claim: Claim) -> str:
     for dataset in dict.fromkeys(d for d, _ in places(evidence, claim)):
         scale = scale_of(evidence, evidence.phase("final"), dataset, "test")
         kept = wanted_readings(scale, claim.estimand, evidence)
-        lost += [f"{dataset}.{t}" for t in dict.fromkeys(t for t, _ in scale.ranked) if t not in {k for k, _ in kept}]
+        asked = [claim.estimand.task] if claim.estimand.task else dict.fromkeys(t for t, _ in scale.ranked)
+        lost += [f"{dataset}.{t}" for t in asked if t not in {k for k, _ in kept}]
     if claim.estimand.kind == "metric" or not lost:
         return ""
     return f"no metric with a true zero, so no percent change, for task {_some(lost)}"

@@ -33,9 +33,10 @@ class FrontTest:
     """The excess over a sweep under the best of some declared preferences.
 
     ``against[j]``: under preference j, the tests against the sweep's points; ``chosen[j]``: against the point that
-    validation chose for it. "Beats the sweep by theta" needs, for one preference at alpha / preferences, every point to
-    be beaten (the maximum over a sweep is not known, so no point is picked on the data that judge it). "Beats it by
-    less than theta" needs, for every preference, the chosen point not to be beaten by that much.
+    validation chose for it, or, where nothing was tuned, against the least of all points (``EveryPart``).
+    "Beats the sweep by theta" needs, for one preference at alpha / preferences, every point to be beaten (the maximum
+    over a sweep is not known, so no point is picked on the data that judge it). "Beats it by less than theta" needs,
+    for every preference, the chosen point not to be beaten by that much.
     """
 
     against: tuple[tuple[ShiftTest, ...], ...]

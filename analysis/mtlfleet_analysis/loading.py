@@ -10,13 +10,11 @@ from mtlfleet.errors import StoreDamaged
 from mtlfleet.plan.claims import Claim, claim_from
 from mtlfleet.plan.tasks import Metric
 from mtlfleet.store import claim_locks, write_document
-from mtlfleet.store.query import names
 from mtlfleet_analysis.evidence import Evidence, External, Registration, Run, TaskFact, Trace, Twins
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mtlfleet.plan import Study
+    from mtlfleet.plan.place import Root
     from mtlfleet.store import Store
     from mtlfleet_analysis.verdict import Verdict
 
@@ -44,8 +42,9 @@ RUNS = """
 SELECT s.trial_id, s.phase, s.method, s.method_use, s.dataset, s.architecture, s.seed, s.task, s.config_index, s.state,
        s.exit_reason, s.label, CAST(s.params AS VARCHAR) AS params, s.n_attempts, s.device_s,
        CAST(s.started_at AS VARCHAR) AS started_at,
-       coalesce(r.reads, 0) AS test_reads
-FROM trial_summary s
+       coalesce(r.reads, 0) AS test_reads, coalesce(c.batches_per_step, 1) AS batches,
+       coalesce(c.budget, 'samples') AS budget
+FROM trial_summary s LEFT JOIN run_cards c USING (study_id, trial_id)
 LEFT JOIN (SELECT study_id, trial_id, count(DISTINCT (attempt, step)) AS reads FROM metrics
            WHERE split = 'test' GROUP BY ALL) r USING (study_id, trial_id)
 WHERE s.study_id = ? ORDER BY s.trial_id"""
@@ -125,7 +124,7 @@ def from_store(study: Study | Asked, store: Store) -> Evidence:
         tasks = _rows(session, "SELECT * FROM task_defs WHERE study_id = ? ORDER BY dataset, task", asked.name)
         twins = _rows(session, TWINS, asked.name)
         traces = _rows(session, TRACES, asked.name)
-        external = _rows(session, EXTERNAL, asked.name) if "external_metrics" in names() else []
+        external = _rows(session, EXTERNAL, asked.name)
         versions = _rows(session, "SELECT mtlfleet_version FROM studies WHERE study_id = ?", asked.name)
     single = {run.method for run in runs if run.task != "*"}
     return Evidence(
@@ -152,7 +151,7 @@ def from_store(study: Study | Asked, store: Store) -> Evidence:
     )
 
 
-def save(verdicts: Sequence[Verdict], study: str, root: Path) -> bool:
+def save(verdicts: Sequence[Verdict], study: str, root: Root) -> bool:
     """Make the verdicts the current rows of the table ``verdicts``; False when it says the same already."""
     return write_document(root, study, "verdicts", [v.to_row() for v in verdicts]) is not None
 
@@ -181,6 +180,7 @@ def _runs(answers: _Answers, study: str) -> tuple[Run, ...]:
             dataset=row["dataset"],
             architecture=row["architecture"],
             seed=row["seed"],
+            use=row["method_use"] or "",
             task=row["task"],
             config_index=row["config_index"] or 0,
             state=row["state"],
@@ -190,6 +190,8 @@ def _runs(answers: _Answers, study: str) -> tuple[Run, ...]:
             attempts=row["n_attempts"],
             device_s=row["device_s"] or 0.0,
             test_reads=row["test_reads"],
+            batches=row["batches"],
+            budget=row["budget"],
             started_at=row["started_at"] or "",
             values=values.get(row["trial_id"], {}),
         )

@@ -71,7 +71,8 @@ def gather(evidence: Evidence, claim: Claim) -> Gathered:
         parts[f"{j}"] = pair(evidence, own)
         for member in claim.baseline.best_of if claim.baseline.sweep else ():
             parts[f"{j}/{member}"] = pair(evidence, replace(own, baseline=Baseline(best_of=(member,))))
-    return Gathered(claim, evidence, parts["0"], parts, _sweep_weights(evidence, claim))
+    shown = parts["0"] if parts["0"].pairs or not claim.baseline.sweep else parts[f"0/{claim.baseline.best_of[0]}"]
+    return Gathered(claim, evidence, shown, parts, _sweep_weights(evidence, claim))
 
 
 def _sweep_weights(evidence: Evidence, claim: Claim) -> dict[tuple[str, Place], tuple[float, ...]]:
@@ -85,7 +86,7 @@ def _sweep_weights(evidence: Evidence, claim: Claim) -> dict[tuple[str, Place], 
         raw = json.loads(run.params or "{}")
         given = raw.get("method.weights", raw.get("weights"))
         tasks = len(evidence.tasks_of(run.dataset))
-        if given is None and "weights" in raw and tasks:  # None is the plain sum
+        if given is None and ("weights" in raw or run.use == "sum") and tasks:  # None is the plain sum
             given = [1.0] * tasks
         if isinstance(given, list) and all(isinstance(w, int | float) for w in given) and math.fsum(given) > 0:
             found[run.method, place] = normalised(given)
@@ -148,7 +149,7 @@ class _Front:
         return places(self.gathered.evidence, self.gathered.claim)
 
     def question(self) -> Question:
-        claim, parts = self.gathered.claim, self.gathered.parts
+        claim = self.gathered.claim
         preferences = _preferences(claim)
         grids = [self.grid(j) for j in range(len(preferences))]
         known = [g for g in grids if g is not None]
@@ -158,7 +159,7 @@ class _Front:
         limit = declared if declared is not None else claim.margin
         coarse = bool(self.members) and (eps_grid is None or eps_grid > limit)
         hardest = [self.hardest(j, eps) for j in range(len(preferences))]
-        chosen = tuple(main_test(claim, parts[f"{j}"].pairs, self.seed) for j in range(len(preferences)))
+        chosen = tuple(self.chosen(j) for j in range(len(preferences)))
         against = tuple(
             tuple(main_test(claim, pairs, self.seed) for _, pairs in found) or (chosen[j],)
             for j, found in enumerate(hardest)
@@ -175,6 +176,17 @@ class _Front:
             "finer": self.finer(best, focus) if coarse else [],
         }  # fmt: skip
         return Question(focus, test, eps, coarse, {"front": facts})
+
+    def chosen(self, j: int) -> ShiftTest:
+        """Against the point that validation chose under a preference.
+
+        Without tuning runs nothing could choose one but the runs that are judged: then against the least of all points,
+        each taken at every place, with its share of the level.
+        """
+        claim, parts = self.gathered.claim, self.gathered.parts
+        if not self.members or all(c.baseline is not None for c in parts[f"{j}"].choices):
+            return main_test(claim, parts[f"{j}"].pairs, self.seed)
+        return EveryPart(tuple(main_test(claim, parts[f"{j}/{m}"].pairs, self.seed) for m in self.members))
 
     def focus(
         self, j: int, found: Sequence[tuple[tuple[str, ...], list[Pair]]], tests: Sequence[ShiftTest], eps: float

@@ -14,7 +14,7 @@ from mtlfleet_analysis.evidence import Evidence
 from mtlfleet_analysis.pairing import places
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from mtlfleet.plan.place import Root
 
 Status = Literal["registered", "missing", "changed", "late", "exploratory"]
 
@@ -43,7 +43,7 @@ class Standing:
         return self.status == "registered"
 
 
-def lock(claims: Iterable[Claim], study: str, sha256: str, root: Path) -> tuple[str, ...]:
+def lock(claims: Iterable[Claim], study: str, sha256: str, root: Root) -> tuple[str, ...]:
     """Register each claim whose newest registration is not the present one; gives their ids.
 
     Nothing is overwritten, and nothing needs to have run: this reads and writes files only.

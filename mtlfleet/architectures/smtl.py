@@ -16,6 +16,7 @@ from mtlfleet.architectures.staged import Staged, StagedModel
 from mtlfleet.plan.tasks import Task
 
 PRIVATE = "private"  # the phase in which each task trains alone (strategy individual): the gate is shut
+# In it every task's loss touches the gates with weight 0: the engine balances what tasks share, and asks for something.
 
 
 @architecture("smtl")
@@ -111,7 +112,7 @@ class Safe(StagedModel):
                 continue
             own = self.private[task](x)
             if task not in wanted or public is None:
-                found[task] = head(own)
+                found[task] = head(own) + 0 * sum(self.gates.values()) if ctx.phase == PRIVATE else head(own)
             elif self.spec.gate == "encoder":
                 found[task] = head(share * public + (1 - share) * own)
             else:

@@ -12,7 +12,7 @@ import click
 
 from mtlfleet.cli import output
 from mtlfleet.errors import UsageError
-from mtlfleet.registry import REQUIRED, Catalogue, Entry, builtin
+from mtlfleet.registry import REQUIRED, Catalogue, Entry
 
 Facts = Callable[[Entry], dict[str, Any]]
 
@@ -27,11 +27,11 @@ def group(kind: str, facts: Facts | None = None, markdown: Callable[[], str] | N
     def command() -> None:
         pass
 
-    @command.command(name="list", help=f"All {kind}s that ship with mtlfleet.")
+    @command.command(name="list", help=f"All {kind}s: those that ship with mtlfleet, then those of installed packages.")
     @click.option("--json", "json_", is_flag=True, help=f"One object: mtlfleet/{kind}s/1.")
     @click.option("--markdown", "markdown_", is_flag=True, help="A page of documentation.", hidden=markdown is None)
     def list_(json_: bool, markdown_: bool) -> None:
-        entries = builtin(kind)
+        entries = Catalogue().entries(kind)
         if markdown_:
             if markdown is None or json_:
                 raise UsageError("--markdown goes alone, and only with `methods list`")

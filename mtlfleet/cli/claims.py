@@ -61,7 +61,7 @@ def asked_for(study: str) -> tuple[Asked, Any]:
 
     path = output.study_or_store(study)
     store = open_store(path)
-    if path.is_dir():
+    if isinstance(path, str) or path.is_dir():
         return asked_of_store(store, store.one_study()), store
     from mtlfleet.plan import Study
 
@@ -136,6 +136,32 @@ def _explain(verdict: Verdict) -> None:
     if detail.get("sensitivity"):
         rows = [[r["analysis"], signed(r["effect"]), p_text(r["p"]), r["verdict"]] for r in detail["sensitivity"]]
         click.echo("\n" + output.table(["other analysis", "effect", "p", "verdict"], rows, ["effect"]))
+    _parts(detail)
+
+
+def _parts(detail: Mapping[str, Any]) -> None:
+    """Tasks of a safety claim, preferences of a front, tasks behind a supported average, earlier wordings."""
+    from mtlfleet_analysis.sentences import number, p_text, signed
+
+    if detail.get("tasks"):
+        rows = [[r["task"], signed(r["effect"]), p_text(r["p_safe"]), p_text(r["p_unsafe"])] for r in detail["tasks"]]
+        click.echo("\n" + output.table(["every task", "effect", "safe", "unsafe"], rows, ["effect"]))
+    if front := detail.get("front"):
+        rows = [[_preference(r["w"]), p_text(r["p"]), number(r["eps_grid"])] for r in front["preferences"]]
+        click.echo("\n" + output.table(["preference", "p", "bulge of the sweep"], rows, ["bulge of the sweep"]))
+    if detail.get("follow_ups"):
+        rows = [
+            [r["task"], signed(r["effect"]), p_text(r["p_adjusted"]), "yes" if r["supported"] else "no"]
+            for r in detail["follow_ups"]
+        ]
+        click.echo("\n" + output.table(["on its own", "effect", "Holm", "supported"], rows, ["effect"]))
+    if detail["amended"]:
+        rows = [[f"@{a['number']}", a["registered_at"], a["replaced_at"], str(a["runs"])] for a in detail["amended"]]
+        click.echo("\n" + output.table(["earlier wording", "locked", "replaced", "final runs by then"], rows))
+
+
+def _preference(weights: Any) -> str:
+    return weights if isinstance(weights, str) else ", ".join(f"{task} {w:g}" for task, w in weights.items())
 
 
 def _scores(scores: Mapping[str, float], number: Callable[[float], str]) -> str:

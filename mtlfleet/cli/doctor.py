@@ -16,6 +16,7 @@ from mtlfleet.errors import EnvironmentProblem, StoreDamaged, UsageError
 if TYPE_CHECKING:
     from mtlfleet.store.doctor import Examined, Problem
 
+_BY_HAND = "aws s3 sync it to a folder, repair that, and sync it back with --delete"
 _MARKS = {"ok": "ok    ", "absent": "-     ", "wrong": "WRONG "}
 
 
@@ -58,10 +59,14 @@ def _store(study: Path, mend: bool, as_json: bool) -> None:
     from mtlfleet.store.store import open_store
 
     store = open_store(study)
-    found, moved, left = examine(store.root), list[Path](), list["Problem"]()
+    if mend and not isinstance(store.root, Path):
+        raise UsageError(f"--repair moves files of a folder, and {store.root} is none", help=_BY_HAND)
+    # Of a bucket's store everything is read but the published file, which is made from the rest.
+    with store.files(use_snapshot=False) as folder:
+        found, moved, left = examine(folder), list[Path](), list["Problem"]()
     if mend and found.problems:
-        with _no_launch(store.root):
-            moved, left = repair(store.root, found)
+        with _no_launch(folder):
+            moved, left = repair(folder, found)
     else:
         left = list(found.problems)
     if as_json:
@@ -87,10 +92,10 @@ def _tell(study: Path, found: Examined, moved: list[Path], *, mend: bool) -> Non
         click.echo("no problem found")
     elif mend:
         for path in moved:
-            click.echo(f"{'quarantined':<14} {output.printable(str(path))}")
+            click.echo(f"{'quarantined':<14} {output.printable(output.short_path(path))}")
         again = {p.trial for p in found.problems if p.trial}
         click.echo(
-            f"{len(again)} trial{'s' if len(again) != 1 else ''} will run again: mtlfleet launch STUDY"
+            f"{len(again)} trial{'s' if len(again) != 1 else ''} will run again: mtlfleet launch {study}"
             if again
             else f"results.duckdb was made anew: mtlfleet sql {study} @health"
         )

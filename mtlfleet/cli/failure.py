@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
-import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,10 +48,14 @@ def say(error: FleetError) -> None:
     word = click.style("error", fg="red", bold=True) if output.colored(sys.stderr) else "error"
     click.echo(f"{word}: {output.printable(str(error))}", err=True, color=True)
     if output.settings.verbose > 1:
+        import traceback
+
         traceback.print_exception(error)
 
 
 def _crashed(error: BaseException) -> None:
+    import traceback
+
     text = "".join(traceback.format_exception(error))
     click.echo(f"error: internal error: {type(error).__name__}: {output.printable(str(error))}", err=True)
     if output.settings.verbose > 1:
@@ -68,6 +69,9 @@ def _crashed(error: BaseException) -> None:
 
 
 def _write(text: str) -> Path:
+    import platform
+    import tempfile
+
     from mtlfleet.cli import versions
 
     handle, name = tempfile.mkstemp(prefix=time.strftime("mtlfleet-crash-%Y%m%dT%H%M%S-"), suffix=".txt")

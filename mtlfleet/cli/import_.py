@@ -8,6 +8,7 @@ import click
 
 from mtlfleet.cli import output
 from mtlfleet.errors import UsageError
+from mtlfleet.plan.place import Root
 
 
 @click.command("import")
@@ -41,7 +42,7 @@ def command(study: Path, published: Path, renamed: tuple[str, ...], as_json: boo
     click.echo(f"see      mtlfleet sql {study} @leaderboard", err=True)
 
 
-def _place(study: Path) -> tuple[Path, str]:
+def _place(study: Path) -> tuple[Root, str]:
     """Root and study. A study file will do before anything has run."""
     from mtlfleet.store.store import open_store
 

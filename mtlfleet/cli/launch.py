@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from mtlfleet.cli import output
-from mtlfleet.errors import UsageError, nearest
+from mtlfleet.errors import FleetError, UsageError, nearest
 from mtlfleet.plan import Study, Trial
 
 if TYPE_CHECKING:
     from mtlfleet.launch.driver import Outcome
+    from mtlfleet.store import Store
 
 _AXES: dict[str, Callable[[Trial], str]] = {
     "method": lambda t: t.method.name,
@@ -102,8 +103,29 @@ def command(
         return
     from mtlfleet.launch.driver import Options, launch
 
+    require_mirrors(loaded)
     outcome = launch(loaded, Options(address, max_concurrent, progress, wanted=wanted))
     conclude(ctx, study, loaded, outcome, json_)
+
+
+def require_mirrors(study: Study) -> None:
+    """Before hours of training, not after. Raises EnvironmentProblem when a mirror's library is missing."""
+    from mtlfleet.store.mirrors import require
+
+    for wanted in study.mirrors:
+        require(wanted.kind)
+
+
+def _mirror(study: Study, store: Store) -> None:
+    """Copies for the trackers the study names. A tracker that fails takes nothing from the results."""
+    from mtlfleet.store.mirrors import mirror
+
+    for kind, target in study.mirrors:
+        try:
+            click.echo(f"mirror   {kind}: {mirror(kind, store, study.name, target)}", err=True)
+        except FleetError as error:
+            click.echo(f"mirror   {kind} failed: {output.printable(str(error))}", err=True)
+            click.echo(f"         again: mtlfleet export {study.path} --to {kind} -o {target}", err=True)
 
 
 def _dry_run(study: Study, wanted: Callable[[Trial], bool]) -> None:
@@ -126,7 +148,8 @@ def conclude(ctx: click.Context, given: str, study: Study, outcome: Outcome, jso
 
     store = open_store(study.root)
     verdicts = judge_and_record(study, store)
-    report = render(study, store, study.root / "report.html")
+    report = render(study, store, study.folder / "report.html")
+    _mirror(study, store)
     if json_:
         text = output.as_json(
             "mtlfleet/launch/1",
@@ -136,7 +159,7 @@ def conclude(ctx: click.Context, given: str, study: Study, outcome: Outcome, jso
             ran=outcome.ran,
             seconds=round(outcome.seconds, 1),
             exit_code=outcome.exit_code,
-            results=str(study.root / "results.duckdb"),
+            results=f"{study.root}/results.duckdb",
             report=str(report),
             verdicts=[v.to_dict() for v in verdicts],
         )
@@ -145,7 +168,7 @@ def conclude(ctx: click.Context, given: str, study: Study, outcome: Outcome, jso
         output.emit("")
         print_verdicts(verdicts)
         output.emit("")
-        output.emit(f"results  {output.short_path(study.root / 'results.duckdb')}")
+        output.emit(f"results  {output.short_path(study.root, 'results.duckdb')}")
         output.emit(f"report   {output.short_path(report)}")
         output.emit(f"ask      mtlfleet sql {given} @leaderboard")
         _troubles(given, outcome)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import click
-
-_NAME = re.compile(r"attempt=(\d+)-rank=(\d+)\.log")
 
 
 @click.command("logs")
@@ -20,21 +17,18 @@ def command(trial: str, study: Path | None, rank: int, attempt: int | None, tail
     """Print the log of TRIAL (the first characters of its id), without escape sequences."""
     from mtlfleet.cli.show import locate
     from mtlfleet.errors import UsageError
-    from mtlfleet.store.layout import entries
+    from mtlfleet.store.logs import logs_of, read_log
     from mtlfleet.store.plain_text import plain
 
     found = locate(trial, study)
-    folder = found.root / "logs" / f"trial={found.trial}"
-    logs = {(int(m[1]), int(m[2])) for e in entries(folder) if (m := _NAME.fullmatch(e.name))}
+    logs = logs_of(found.root, found.trial)
     chosen = attempt or max((a for a, _ in logs), default=0)
     if (chosen, rank) not in logs:
-        known = ", ".join(f"attempt {a} rank {r}" for a, r in sorted(logs)) or "none"
+        known = ", ".join(f"attempt {a} rank {r}" for a, r in logs) or "none"
         raise UsageError(
             f"trial {found.trial} has no log of attempt {chosen or '-'} rank {rank}", notes=[f"known: {known}"]
         )
-    path = folder / f"attempt={chosen}-rank={rank}.log"
-    click.echo(str(path), err=True)
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        kept = list(lines)[-tail:] if tail else lines
-        for line in kept:
-            click.echo(plain(line.rstrip("\r\n"), keep_lines=True))
+    where, lines = read_log(found.root, found.trial, chosen, rank)
+    click.echo(where, err=True)
+    for line in lines[-tail:] if tail else lines:
+        click.echo(plain(line, keep_lines=True))

@@ -14,14 +14,16 @@ from mtlfleet.registry import REQUIRED, Entry, builtin
 FAMILIES = {
     "loss": (
         "Weights from the losses",
-        """One backward pass and one all-reduce of the gradients, as plain data-parallel training. `galw` takes one
-backward pass per task in its warm-up.""",
+        """One backward pass and one all-reduce of the gradients, as plain data-parallel training. `galw` and
+`autoscale` take one backward pass per task in their first epoch. `auto_lambda` takes five forward and three backward
+passes over two batches, and three all-reduces.""",
     ),
     "gram": (
         "Weights from the Gram matrix of the task gradients",
         """One backward pass per task; task gradients are exchanged in shards, (K + 1) / 2 times the bytes of one
 all-reduce, and K x K numbers are summed over ranks. `moco`, and `db_mtl` with beta > 0, keep K numbers per parameter,
-in shards too. `modo` and `sdmgrad` look at three batches a step: three forward passes and 2 K + 1 backward passes.""",
+in shards too. `modo` and `sdmgrad` look at three batches a step: three forward passes and 2 K + 1 backward passes;
+under `train.budget: samples`, the default, they make a third of the steps.""",
     ),
     "representation": (
         "At the representation that all tasks read",
@@ -49,7 +51,9 @@ INTRODUCTION = """# Methods
 
 Made by `mtlfleet methods list --markdown` from the sources; a test holds it to them. K is the number of tasks, G the
 matrix of inner products of the task gradients over the shared parameters, alpha a method's weights. `name@preset` sets
-what one source's code does. `mtlfleet methods check NAME` runs the contracts on a method, or on a plug-in's file.
+what one source's code does. What each trial ran under (heads, sum of weights, private parameters, guard, clip,
+batches and passes a step) is in the store's view `run_cards`. `mtlfleet methods check NAME` runs the contracts on a
+method, or on a plug-in's file.
 
 | method | family | what it is |
 | --- | --- | --- |"""

@@ -27,13 +27,15 @@ def command(study: Path, way: str, only_print: bool) -> None:
     """
     from mtlfleet.errors import EnvironmentProblem
     from mtlfleet.store import layout
+    from mtlfleet.store.mirror import published
     from mtlfleet.store.store import open_store
 
     store = open_store(study)
-    snapshot = store.root / layout.SNAPSHOT
+    snapshot = published(store.root)
     if not snapshot.exists():
         raise EnvironmentProblem(
-            f"nothing was published yet: {snapshot} is not there", help=f"mtlfleet shell {study} reads the segments"
+            f"nothing was published yet: {store.root}/{layout.SNAPSHOT} is not there",
+            help=f"mtlfleet shell {study} reads the segments",
         )
     words = [find(), "-readonly", *(["-ui"] if way == "ui" else []), str(snapshot)]
     if only_print:

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import click
 
 from mtlfleet.errors import Diagnostic, Findings, UsageError, nearest
+from mtlfleet.plan.place import Root, is_object_storage
 from mtlfleet.plan.problems import printable, render
 
 __all__ = [
@@ -118,8 +119,10 @@ def study_file(given: str) -> Path:
     return path
 
 
-def study_or_store(given: str) -> Path:
-    """The STUDY argument of commands that only read: a study file or a store folder."""
+def study_or_store(given: str) -> Root:
+    """The STUDY argument of commands that only read: a study file, a store folder or ``s3://bucket/prefix``."""
+    if is_object_storage(given):
+        return given
     path = Path(given)
     return path if path.is_dir() else study_file(given)
 
@@ -140,8 +143,11 @@ def close_pipe() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def short_path(path: Path) -> str:
-    """Relative to the working folder where that is shorter."""
+def short_path(root: Root, name: str = "") -> str:
+    """A file of a store, or a folder: relative to the working folder where that is shorter."""
+    if isinstance(root, str):
+        return f"{root}/{name}".rstrip("/")
+    path = root / name
     try:
         near = os.path.relpath(path)
     except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -76,12 +77,19 @@ def _finals(study: Study) -> dict[Cell, list[Trial]]:
 
 def _outcomes(study: Study, trials: Iterable[Trial]) -> frozenset[str]:
     """Ids of the trials that have run to an outcome; a file scan, no database."""
-    if not study.root.is_dir():
+    if isinstance(study.root, Path) and not study.root.is_dir():
         return frozenset()
     from mtlfleet.store import trial_states
 
     states = trial_states(study.root, study.name, [t.id for t in trials])
     return frozenset(trial for trial, state in states.items() if state in DONE)
+
+
+def _has_results(study: Study) -> bool:
+    """Whether anything was published."""
+    from mtlfleet.store.place import at
+
+    return "results.duckdb" in at(study.root).names("")
 
 
 def _preflights(study: Study) -> list[Preflight]:
@@ -91,7 +99,7 @@ def _preflights(study: Study) -> list[Preflight]:
     from mtlfleet_analysis.preflight import preflight
 
     pilot = None
-    if (study.root / "results.duckdb").is_file():
+    if _has_results(study):
         from mtlfleet.store import open_store
         from mtlfleet_analysis.loading import from_store
 

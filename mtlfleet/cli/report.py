@@ -10,11 +10,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mtlfleet.cli import output
+from mtlfleet.plan.place import Root
 
 if TYPE_CHECKING:
     from mtlfleet_analysis.report import Made
 
 EVERY = 30.0
+
+
+def _beside(study: str, root: Root) -> Path:
+    """Where the report lies by default: in a store's folder; for a bucket beside the study file's other local files."""
+    from mtlfleet.plan import Study
+
+    given = output.study_or_store(study)
+    if not isinstance(root, str):
+        return root / "report.html"
+    return Path("report.html") if isinstance(given, str) else Study.load(given).folder / "report.html"
 
 
 @click.command("report")
@@ -51,7 +62,7 @@ def command(
     if watch and as_json:
         raise UsageError("--watch and --json exclude each other", help="one object is printed once")
     asked, store = asked_for(study)
-    target = out or store.root / "report.html"
+    target = out or _beside(study, store.root)
     try:
         while True:
             made = make(asked, store)

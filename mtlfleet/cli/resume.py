@@ -25,9 +25,10 @@ def command(
     """Run STUDY's failed trials again, from their last checkpoint, with the same seeds. Diverged runs are results."""
     if not failed:
         raise UsageError("resume re-runs failed trials only when told so", help=f"mtlfleet resume {study} --failed")
-    from mtlfleet.cli.launch import conclude
+    from mtlfleet.cli.launch import conclude, require_mirrors
     from mtlfleet.launch.driver import Options, launch
 
     loaded = Study.load(output.study_file(study))
+    require_mirrors(loaded)
     states = frozenset(_CAUSES.values() if cause is None else [_CAUSES[cause]])
     conclude(ctx, study, loaded, launch(loaded, Options(address, progress=progress, rerun=states)), json_)

@@ -13,6 +13,7 @@ import click
 from mtlfleet.cli import failure, output
 from mtlfleet.cli.statements import split
 from mtlfleet.errors import FleetError, UsageError, nearest
+from mtlfleet.plan.place import Root
 
 if TYPE_CHECKING:
     from mtlfleet.cli.prompt import Lines
@@ -72,7 +73,7 @@ def command(ctx: click.Context, study: Path, form: str, timeout: float) -> None:
 class Shell:
     """The loop. ``ahead`` is a guarded process that waits for the next question."""
 
-    def __init__(self, root: Path, settings: Settings) -> None:
+    def __init__(self, root: Root, settings: Settings) -> None:
         self.root, self.settings = root, settings
         self.ahead: Reader | None = None
 

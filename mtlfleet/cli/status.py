@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from mtlfleet.plan.place import Root
     from mtlfleet.store.store import Store
 
 STATES = ("done", "diverged", "failed", "oom", "lost", "interrupted", "running", "missing")
@@ -51,7 +52,7 @@ def command(study: Path, failures: bool, as_json: bool) -> None:
         _print_causes(causes)
 
 
-def _trials(root: Path, study: str) -> list[dict[str, Any]]:
+def _trials(root: Root, study: str) -> list[dict[str, Any]]:
     """The trials asked for, each with its state; files only, so that it works before any DuckDB exists."""
     from mtlfleet.errors import EnvironmentProblem
     from mtlfleet.store import read_document, trial_states
@@ -73,17 +74,18 @@ def _groups(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _causes(root: Path, study: str, trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _causes(root: Root, study: str, trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Trials that ended badly, grouped by (state, reason); the reason is untrusted text."""
     from mtlfleet.store import read_claim
-    from mtlfleet.store.layout import attempts_in, trial_folder
+    from mtlfleet.store.layout import attempts_in
+    from mtlfleet.store.place import at
     from mtlfleet.store.plain_text import plain
 
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for trial in trials:
         if trial["state"] in ("done", *OPEN):
             continue
-        number, _ = attempts_in(trial_folder(root, study, trial["trial_id"]))[-1]
+        number, _ = attempts_in(at(root), study, trial["trial_id"])[-1]
         reason = plain(str(read_claim(root, study, trial["trial_id"], number).get("exit_reason") or "no reason given"))
         groups.setdefault((trial["state"], reason), []).append(trial)
     return [

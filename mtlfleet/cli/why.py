@@ -51,12 +51,14 @@ def command(trial: str, study: Path | None, as_json: bool) -> None:
 
 
 def _report(found: Found) -> dict[str, Any]:
-    from mtlfleet.store import read_claim, trial_state
-    from mtlfleet.store.layout import attempts_in, trial_folder
+    from mtlfleet.store import trial_state
+    from mtlfleet.store.attempts import read_claims
+    from mtlfleet.store.layout import attempts_in
+    from mtlfleet.store.place import at
     from mtlfleet.store.plain_text import plain
 
-    numbers = [n for n, _ in attempts_in(trial_folder(found.root, found.study, found.trial))]
-    claims = [read_claim(found.root, found.study, found.trial, n) for n in numbers]
+    numbers = [n for n, _ in attempts_in(at(found.root), found.study, found.trial)]
+    claims = read_claims(found.root, [(found.study, found.trial, n) for n in numbers])
     state = trial_state(found.root, found.study, found.trial)
     meaning, following = MEANING.get(state, ("", ""))
     return {
@@ -81,12 +83,12 @@ def _report(found: Found) -> dict[str, Any]:
 
 def _last_words(found: Found, attempt: int) -> list[dict[str, Any]]:
     """The last lines of each rank's log of one attempt."""
-    from mtlfleet.store.layout import entries
+    from mtlfleet.store.logs import logs_of, read_log
     from mtlfleet.store.plain_text import plain
 
     words = []
-    for entry in entries(found.root / "logs" / f"trial={found.trial}"):
-        if entry.name.startswith(f"attempt={attempt}-"):
-            lines = Path(entry.path).read_text(encoding="utf-8", errors="replace").splitlines()[-LINES:]
-            words.append({"path": entry.path, "lines": [plain(line) for line in lines]})
+    for number, rank in logs_of(found.root, found.trial):
+        if number == attempt:
+            where, lines = read_log(found.root, found.trial, number, rank)
+            words.append({"path": where, "lines": [plain(line) for line in lines[-LINES:]]})
     return words

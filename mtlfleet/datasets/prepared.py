@@ -15,7 +15,7 @@ import os
 import shutil
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -209,11 +209,6 @@ def _open(place: Path, split: Split, fingerprint: str, tasks: tuple[str, ...]) -
     if (place / f"{split.value}-inputs.npy").is_file():
         return PackedSamples(mapped("inputs"), targets)
     return SeveralInputs({task: mapped(f"inputs.{task}") for task in tasks}, targets, split is Split.TRAIN)
-
-
-def parameters(data: Prepared) -> dict[str, Any]:
-    """A dataset's parameters but for places."""
-    return {name: value for name, value in asdict(data).items() if not is_path(name)}  # type: ignore[call-overload]
 
 
 def carve(size: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -90,9 +90,9 @@ class Agreement:
                 self.calls = {}
 
     def add_up(self) -> None:
-        """There are micro-batches. Their sums are of one pass per task, whatever a micro-batch lacks: from here on that
-        is what ``"auto"`` and ``"measured"`` take."""
-        if self._backward in CHOSEN and self._recorder is not None:
+        """There are micro-batches. Their task gradients are summed, so none are factored: from here on ``"measured"``,
+        and ``"auto"`` where it may have factored, take one pass per task."""
+        if self._recorder is not None and (self._backward == "measured" or (self.looks and self._backward == "auto")):
             self._recorder.listen(())
             self._recorder, self.looks, self._signature = None, False, None
 

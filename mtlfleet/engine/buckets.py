@@ -20,7 +20,7 @@ from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.hooks import handed_over, twice
 from mtlfleet.engine.layout import Layout
 
-IN_FLIGHT = 3
+IN_FLIGHT = 2  # messages: one on its way while the next one fills
 
 
 @dataclass
@@ -43,31 +43,46 @@ class Buckets:
         self._shapes = [parameter.shape for parameter in layout.parameters]
         self._places: list[Tensor] = []  # one rank: the columns of each parameter in the row
         self._slots: list[_Slot] = []
-        # The whole direction is gathered after the last pass: until then its memory carries the messages. Allocated
-        # once: fresh memory costs a page fault every 4 KiB. ``.grad`` are views of it, as in torch's gradient buckets.
+        self._pieces: list[list[tuple[int, Tensor, int, int]]] = []
         # ``tail`` more numbers carry what travels with a single gradient.
-        room = max(layout.padded + tail, 4 * layout.bucket) if exchange.world > 1 else 0
-        self.pool = layout.empty(of=room)
-        self.flat = self.pool[: layout.padded]
+        self._most = max(layout.padded + tail, 4 * layout.bucket) if exchange.world > 1 else 0
+        self._lay_out(min(self._most, 2 * IN_FLIGHT * layout.bucket))
         self._spare: Tensor | None = None
-        self._direction: Direction | None = None
-        if exchange.world > 1:
-            numbers = self.pool.view(exchange.wire or layout.dtype())
-            for pair in torch.split(numbers, 2 * layout.bucket)[:IN_FLIGHT]:
-                if pair.numel() == 2 * layout.bucket:
-                    self._slots.append(_Slot(pair[: layout.bucket], pair[layout.bucket :]))
-        self._pieces = [self._stretches(index) for index in range(len(layout.parameters))] if self._slots else []
         self._ready: list[Tensor | bool | None] = []  # None: still to come; True: in .grad; False: dealt with
         self._next = self._bucket = 0
         self._open = -1  # the bucket that is being filled
         self._row: Tensor | None = None
         self._add = False
 
+    def _lay_out(self, numbers: int) -> None:
+        """Memory for the messages. Allocated once: fresh memory costs a page fault every 4 KiB."""
+        layout = self.layout
+        self._pool = layout.empty(of=numbers)
+        self._direction: Direction | None = None
+        pairs = torch.split(self._pool.view(self.exchange.wire or layout.dtype()), 2 * layout.bucket)
+        whole = [pair for pair in pairs if pair.numel() == 2 * layout.bucket and numbers]
+        self._slots = [_Slot(pair[: layout.bucket], pair[layout.bucket :]) for pair in whole[:IN_FLIGHT]]
+        self._pieces = [self._stretches(index) for index in range(len(layout.parameters))] if self._slots else []
+
+    def _room(self) -> Tensor:
+        """Memory for a whole direction and what travels along; its first part carries the messages of other passes.
+
+        Allocated when it is first needed, between passes. ``.grad`` are views of it, as of torch's gradient buckets.
+        """
+        if self._pool.numel() < self._most:
+            self._lay_out(self._most)
+        return self._pool
+
+    @property
+    def flat(self) -> Tensor:
+        """[padded]: where a direction is gathered that has no other place."""
+        return self._room()[: self.layout.padded]
+
     @property
     def direction(self) -> Direction | None:
         """The way of a single gradient that every rank is to have whole; None where the wire is narrower than it."""
         if self._direction is None and self.exchange.wire is None:
-            self._direction = Direction(self.layout, self.exchange, self.pool)
+            self._direction = Direction(self.layout, self.exchange, self._room())
         return self._direction
 
     def _stretches(self, index: int) -> list[tuple[int, Tensor, int, int]]:

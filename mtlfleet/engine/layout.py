@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-LARGEST = 1_048_576  # numbers in a bucket: beyond this a longer message is no faster
+LARGEST = 524_288  # numbers in a bucket, 2 MiB: beyond this a longer message saves little and takes memory
 
 
 class Piece(NamedTuple):

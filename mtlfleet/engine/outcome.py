@@ -24,11 +24,16 @@ class NonFinite(ArithmeticError):
     """A loss or a task gradient is NaN or infinite, on some rank; raised on all of them."""
 
 
-def gathered(plan: Plan, exchange: Exchange, shard: Tensor) -> Tensor:
-    """Every rank's n columns -> [padded] in the layout's order; each bucket goes straight to its place."""
+def gathered(plan: Plan, exchange: Exchange, shard: Tensor, room: Tensor | None = None) -> Tensor:
+    """Every rank's n columns -> [padded] in the layout's order; each bucket goes straight to its place.
+
+    ``room``: memory that is free for it, if it is large enough.
+    """
     if plan.buckets is None or exchange.world == 1:
         return exchange.gather(shard)
-    layout, flat = plan.layout, plan.buckets.flat
+    layout = plan.layout
+    fits = room is not None and room.numel() >= layout.padded
+    flat = room[: layout.padded] if room is not None and fits else plan.buckets.flat
     shard, works = shard.contiguous(), []
     for bucket in range(layout.buckets):
         first, last = layout.span(bucket)
@@ -66,12 +71,12 @@ class Outcome:
         self._written = False  # the shared gradients are in place
         self._scale = 1.0  # what is still to be divided out of the direction
 
-    def gather(self, shard: Tensor) -> None:
-        """This rank's n columns -> the whole direction, unless it is to stay in shards."""
+    def gather(self, shard: Tensor, room: Tensor | None = None) -> None:
+        """This rank's n columns -> the whole direction, unless it is to stay in shards; ``room``: see ``gathered``."""
         if self.keeps_shard:
             self.shard = shard
         else:
-            self._flat = gathered(self._plan, self._exchange, shard)
+            self._flat = gathered(self._plan, self._exchange, shard, room)
 
     def take(self, flat: Tensor) -> None:
         """The whole direction [padded], which every rank has."""

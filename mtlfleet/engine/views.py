@@ -202,7 +202,9 @@ class StepGradients:
         if self._whole is not None and not self._seen:
             self._out.take(combine(self._whole, told, in_place=True))
         else:
-            self._out.gather(combine(self._rows, told, in_place=not self._seen))
+            # Once they are combined in the first row, the memory of the others takes the direction.
+            room = None if self._seen or self._whole is not None else self._rows[1:].reshape(-1)
+            self._out.gather(combine(self._rows, told, in_place=not self._seen), room)
         if self._heads == "weighted":
             self._out.scale_own(self.weights)
         if self.seen_gram is not None:

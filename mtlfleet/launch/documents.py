@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import mtlfleet
 from mtlfleet.plan import Study, Trial
+from mtlfleet.plan.place import Root
 from mtlfleet.plan.tasks import METRICS
 from mtlfleet.store import claim_locks, register_claim, trial_states, write_document
 
 
-def write_definitions(study: Study, root: Path) -> None:
+def write_definitions(study: Study, root: Root) -> None:
     """The study, its tasks and its metrics, as SQL tables."""
     row = {
         "title": study.title,
@@ -55,7 +55,7 @@ def write_definitions(study: Study, root: Path) -> None:
     write_document(root, study.name, "metric_defs", metrics)
 
 
-def write_trials(study: Study, root: Path, trials: Iterable[Trial]) -> None:
+def write_trials(study: Study, root: Root, trials: Iterable[Trial]) -> None:
     """The plan as known so far: every tuning trial, and the final trials of the cells whose search is over."""
     write_document(root, study.name, "trials", [_row(study, trial) for trial in trials])
 
@@ -96,7 +96,7 @@ def _at(trial: Trial, key: str) -> Any:
     return getattr(trial, group).params[name]
 
 
-def lock_claims(study: Study, root: Path) -> list[str]:
+def lock_claims(study: Study, root: Root) -> list[str]:
     """Register every claim before its first final run; gives the ids registered just now.
 
     The payload says how many final runs existed, so a claim that came late is seen to be late.
@@ -117,7 +117,7 @@ def lock_claims(study: Study, root: Path) -> list[str]:
     return [claim.id for claim in fresh]
 
 
-def final_runs(study: Study, root: Path) -> int:
+def final_runs(study: Study, root: Root) -> int:
     """How many of the final trials known so far have been started."""
     from mtlfleet.store import read_document
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from mtlfleet.errors import EnvironmentProblem
+
 REQUEST = ".stop"  # `mtlfleet stop` leaves it in the store; launch takes it away
 LOCK = ".launch.lock"  # held by the launch that works on the store
 
@@ -59,6 +61,12 @@ class Drain:
             raise KeyboardInterrupt
         self.code = 128 + number
         self.say("stopping: running trials leave a checkpoint; press Ctrl-C again to stop at once")
+
+    def give_up(self, reason: str) -> None:
+        """Drain because going on is useless; the launch then ends as for any trouble of the environment."""
+        if not self.code:
+            self.code = EnvironmentProblem.exit_code
+            self.say(f"stopping: {reason}")
 
     @property
     def requested(self) -> bool:

@@ -18,7 +18,9 @@ from mtlfleet.launch.drain import LOCK, Drain
 from mtlfleet.launch.progress import Board, Display, display
 from mtlfleet.launch.queue import OUTCOMES, STUCK, Queue
 from mtlfleet.plan import Study, Trial
+from mtlfleet.plan.place import Root
 from mtlfleet.store import Ingester, trial_states
+from mtlfleet.store.place import at
 
 INGEST_S = 5.0
 
@@ -57,7 +59,8 @@ def launch(study: Study, options: Options) -> Outcome:
     way."""
     root, started = study.root, time.monotonic()
     screen = display(options.progress)
-    with _only_launch(root), Drain(root, screen.say) as drain:
+    with _only_launch(study.folder), Drain(study.folder, screen.say) as drain:
+        at(root).verify()
         documents.write_definitions(study, root)
         locked = documents.lock_claims(study, root)
         if locked:
@@ -101,7 +104,7 @@ def _run(study: Study, queue: Queue, options: Options, screen: Display, drain: D
         with _ingesting(study.root, screen):
             screen.start(watch.board)
             try:
-                tune.fit(name, watch.hooks(), site, resources, slots, study.root / ".tune" / name)
+                tune.fit(name, watch.hooks(), site, resources, slots, study.folder / ".tune" / name)
             finally:
                 screen.stop()
         return watch.ran
@@ -163,6 +166,8 @@ class Watch:
         if state == "failed":
             detail += f"\n          mtlfleet logs {trial.id}"
         self._over(trial, state, detail or f"{time.monotonic() - since:.1f} s")
+        if result.get("store_lost"):
+            self.drain.give_up(f"the results cannot be written: {detail}")
 
     def ended(self, key: str, error: str) -> None:
         """Tune is through with a trial; if no outcome was reported, it was stopped or its gang was lost."""
@@ -218,7 +223,7 @@ def _only_launch(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _ingesting(root: Path, screen: Display) -> Iterator[None]:
+def _ingesting(root: Root, screen: Display) -> Iterator[None]:
     """Fold segments into DuckDB while trials run. A failure is told, and the ingestion after the run repeats the
     work."""
     over = threading.Event()

@@ -15,6 +15,7 @@ from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError
 from ray.util.placement_group import PlacementGroup, get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from mtlfleet.errors import EnvironmentProblem
 from mtlfleet.launch.rank import Fault, Rank
 
 REPAIRS = 3  # in place, per trial; then Tune gets a new placement group
@@ -142,21 +143,22 @@ class Gang(tune.Trainable):  # type: ignore[misc]
 
     def _failed(self, fault: Fault) -> dict[str, Any]:
         """The trial's outcome is a failure; it is written down, not raised, so nothing retries it."""
-        from mtlfleet.store import end_attempt
-
         self._disband()
         self.started = False
-        site, state = self.cell["site"], _OUTCOME.get(fault.kind, "failed")
-        attempt = _claimed(self.cell)
-        end_attempt(site.root, site.study, self.cell["id"], attempt, state=state, reason=_reason(fault))
+        state, why, store_lost = _OUTCOME.get(fault.kind, "failed"), fault.message, False
+        try:
+            _write_end(self.cell, state, _reason(fault))
+        except EnvironmentProblem as problem:  # nothing can be written down: the trial keeps no outcome and runs again
+            state, why, store_lost = "lost", problem.message, True
         return {
             "done": True,
             "state": state,
             "step_done": 0,
             "total_steps": 0,
-            "why": fault.message,
+            "why": why,
             "rank": fault.rank,
             "repairs": self.repairs,
+            "store_lost": store_lost,
         }
 
     def _give_up(self, reason: str) -> NoReturn:
@@ -187,6 +189,13 @@ class Gang(tune.Trainable):  # type: ignore[misc]
         for rank in self.ranks:
             ray.kill(rank, no_restart=True)
         self.ranks = []
+
+
+def _write_end(cell: dict[str, Any], state: str, reason: str) -> None:
+    from mtlfleet.store import end_attempt
+
+    site = cell["site"]
+    end_attempt(site.root, site.study, cell["id"], _claimed(cell), state=state, reason=reason)
 
 
 def _claimed(cell: dict[str, Any]) -> int:

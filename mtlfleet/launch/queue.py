@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 from mtlfleet.launch.selection import Values, choose, mean_values, read_values, reference_cells
 from mtlfleet.plan import Cell, Study, Trial
+from mtlfleet.plan.place import Root
 
 OUTCOMES = frozenset({"done", "diverged"})  # never run again
 STUCK = frozenset({"failed", "oom"})  # run again only on request
@@ -27,7 +27,7 @@ class Queue:
         *,
         rerun: frozenset[str] = frozenset(),
         wanted: Callable[[Trial], bool] = lambda _: True,
-        root: Path | None = None,
+        root: Root | None = None,
     ) -> None:
         self.study = study
         self.root = root or study.root

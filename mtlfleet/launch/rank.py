@@ -13,7 +13,10 @@ import random
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
+
+from mtlfleet.errors import FleetError
 
 if TYPE_CHECKING:
     from mtlfleet.train import Communicator, Progress, Site, TrialRun
@@ -52,6 +55,7 @@ class Rank:
         self.comm: Communicator | None = None
         self.run: TrialRun | None = None
         self._log: logging.Handler | None = None
+        self._keep_log: Callable[[], None] = lambda: None
 
     def host(self) -> tuple[str, int]:
         """Rank 0: open the store the group meets at; gives its address."""
@@ -144,12 +148,12 @@ class Rank:
             yield
 
     def _open_log(self, site: Site, attempt: int) -> None:
-        from mtlfleet.store import log_path
+        from mtlfleet.store import keep_log, new_log
 
         assert self.run is not None
-        path = log_path(site.root, self.run.trial.id, attempt, self.rank)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path)
+        place = (site.root, self.run.trial.id, attempt, self.rank)
+        handler = logging.FileHandler(new_log(*place))
+        self._keep_log = partial(keep_log, *place)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._log = handler
         logger = logging.getLogger("mtlfleet")
@@ -166,6 +170,10 @@ class Rank:
             logging.getLogger("py.warnings").removeHandler(self._log)
             self._log.close()
             self._log = None
+            try:
+                self._keep_log()
+            except (FleetError, OSError) as error:  # a log that stays on its machine costs no result
+                logging.getLogger("mtlfleet").warning("the log of this trial was not kept: %s", error)
 
     def _clean(self) -> None:
         """Put the process-wide switches that a trial may have left turned back to torch's defaults."""

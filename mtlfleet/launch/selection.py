@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from mtlfleet.plan import Cell, Study, Trial
+from mtlfleet.plan.place import Root
 from mtlfleet.plan.tasks import METRICS, Task
 from mtlfleet.store import final_values
 
 Values = Mapping[tuple[str, str], float]  # (task, metric) -> value on validation at the chosen checkpoint
 
 
-def read_values(root: Path, study: str, trials: Iterable[str]) -> dict[str, Values]:
+def read_values(root: Root, study: str, trials: Iterable[str]) -> dict[str, Values]:
     """Final validation values of trials that are done. Nothing of the test split is looked at."""
     found: dict[str, dict[tuple[str, str], float]] = {}
     for trial in trials:

@@ -9,6 +9,7 @@ from mtlfleet.linalg.gram import Array, factor, norms, unit
 from mtlfleet.linalg.nnls import ROUNDING, nonnegative_least_squares
 
 ROUNDS = 12
+STEPS = 8
 
 
 def project_rows(gram: Array) -> Array:
@@ -24,6 +25,8 @@ def project_rows(gram: Array) -> Array:
     cosines = unit(gram, size)
     added = np.zeros_like(cosines)
     open_rows = np.flatnonzero((cosines < -ROUNDING).any(axis=1))
+    if not len(open_rows):
+        return np.eye(len(size))
     found, solved = _pivot(cosines, open_rows)
     added[open_rows[solved]] = found[solved]
     if not solved.all():
@@ -55,13 +58,14 @@ def project_sum(gram: Array, preference: Array) -> Array:
 def _pivot(cosines: Array, rows: NDArray[np.intp]) -> tuple[Array, NDArray[np.bool_]]:
     """z for many rows at once by block principal pivoting, and for which of them it holds.
 
-    Guess where z is positive, solve, move every index that came out with the wrong sign to the other side, repeat. That
-    settles in a few rounds or not at all; what has not settled, or has with a nearly singular block, is left to others.
+    Guess where z is positive (after some projected gradient steps), solve, move every index that came out with the
+    wrong sign to the other side, repeat. That settles in a few rounds or not at all; what has not settled, or has with
+    a nearly singular block, is left to others.
     """
     result = np.zeros((len(rows), len(cosines)))
     solved = np.zeros(len(rows), dtype=bool)
     waiting = np.arange(len(rows))
-    positive = cosines[rows] < -ROUNDING
+    positive = _guess(cosines, rows)
     for _ in range(ROUNDS):
         if not len(waiting):
             break
@@ -78,15 +82,37 @@ def _pivot(cosines: Array, rows: NDArray[np.intp]) -> tuple[Array, NDArray[np.bo
     return result, solved
 
 
+def _guess(cosines: Array, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Where z may be positive: after ``STEPS`` accelerated projected gradient steps for all rows at once.
+
+    They cost less than the round or two of solving that they save.
+    """
+    pull = cosines[rows]
+    step = 1.0 / float(np.linalg.eigvalsh(cosines)[-1])
+    z = ahead = np.zeros_like(pull)
+    for turn in range(STEPS):
+        before, z = z, np.maximum(ahead - step * (ahead @ cosines + pull), 0.0)
+        ahead = z + (turn / (turn + 3.0)) * (z - before)
+    found: NDArray[np.bool_] = z > 0
+    return found
+
+
 def _solve_blocks(cosines: Array, positive: NDArray[np.bool_], targets: Array) -> Array:
     """Per row r: z with H[F, F] z[F] = targets[r, F] on F = positive[r], zero elsewhere; one batch, blocks padded."""
-    widest = max(int(positive.sum(axis=1).max()), 1)
-    members = np.argsort(~positive, axis=1, kind="stable")[:, :widest]
-    inside = np.take_along_axis(positive, members, axis=1)
-    blocks = cosines[members[:, :, None], members[:, None, :]] * (inside[:, :, None] & inside[:, None, :])
+    counts, tasks = positive.sum(axis=1), len(cosines)
+    widest = max(int(counts.max()), 1)
+    # A task more, orthogonal to all: what blocks are padded with. One flat index is a third of two.
+    padded = np.zeros((tasks + 1, tasks + 1))
+    padded[:tasks, :tasks] = cosines
+    members = np.full((len(positive), widest), tasks)
+    places = np.arange(widest) < counts[:, None]
+    rows, columns = np.nonzero(positive)
+    members[places] = columns
+    blocks = padded.ravel().take(members[:, :, None] * (tasks + 1) + members[:, None, :])
     diagonal = np.arange(widest)
     blocks[:, diagonal, diagonal] = 1.0  # H has a unit diagonal on F; padding becomes the identity
-    right = np.take_along_axis(targets, members, axis=1) * inside
+    right = np.zeros((len(positive), widest, 1))
+    right[places, 0] = targets[rows, columns]
     z = np.zeros_like(targets)
-    np.put_along_axis(z, members, np.linalg.solve(blocks, right[:, :, None])[:, :, 0] * inside, axis=1)
+    z[rows, columns] = np.linalg.solve(blocks, right)[places, 0]
     return z

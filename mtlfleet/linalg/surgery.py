@@ -38,20 +38,26 @@ def raise_cosines(gram: Array, order: NDArray[np.int64], target: Array) -> tuple
 
     gram [K, K], order [K, m], target [K, K] inside (-1, 1) -> coefficients [K, K], cosines [K, K] as met.
     """
-    tasks = len(gram)
-    rows = np.arange(tasks)
-    size = np.sqrt(np.maximum(np.diagonal(gram), 0.0))
-    coefficients, products, seen = np.eye(tasks), gram.copy(), np.zeros_like(gram)
-    for met in order.T:
-        own = np.sqrt(np.maximum((coefficients * products).sum(axis=1), 0.0))
-        scale = own * size[met]
-        cosine = np.divide(products[rows, met], scale, out=np.zeros(tasks), where=scale > 0).clip(-1.0, 1.0)
-        wanted = target[rows, met]
-        sine, wanted_sine = np.sqrt(1.0 - cosine**2), np.sqrt(1.0 - wanted**2)
-        part = own * (wanted * sine - cosine * wanted_sine)
-        low = (cosine < wanted) & (scale > 0)
-        added = np.divide(part, size[met] * wanted_sine, out=np.zeros(tasks), where=low)
-        coefficients[rows, met] += added
-        products += added[:, None] * gram[met]
-        seen[rows, met] = cosine
-    return coefficients, seen
+    tasks, met = len(gram), order.T
+    rows, diagonal = np.arange(tasks), np.diagonal(gram)
+    size = np.sqrt(np.maximum(diagonal, 0.0))
+    # What does not change from meeting to meeting is looked up once, [m, K]; and sums are made at the end.
+    sizes, wanted = size[met], target[rows, met]
+    sines = np.sqrt(1.0 - wanted**2)
+    seen, added = np.zeros(met.shape), np.zeros(met.shape)
+    products, squares = gram.copy(), diagonal.copy()  # of the rows as they are now, with those before and themselves
+    for turn, others in enumerate(met):
+        own = np.sqrt(np.maximum(squares, 0.0))
+        scale, product = own * sizes[turn], products[rows, others]
+        some = scale > 0
+        cosine = np.divide(product, scale, out=seen[turn], where=some)
+        np.minimum(np.maximum(cosine, -1.0, out=cosine), 1.0, out=cosine)
+        low = (cosine < wanted[turn]) & some
+        part = own * (wanted[turn] * np.sqrt(1.0 - cosine * cosine) - cosine * sines[turn])
+        more = np.divide(part, sizes[turn] * sines[turn], out=added[turn], where=low)
+        squares += more * (2.0 * product + more * diagonal[others])
+        products += more[:, None] * gram[others]
+    coefficients, cosines = np.eye(tasks), np.zeros_like(gram)
+    np.add.at(coefficients, (rows, met), added)
+    cosines[rows, met] = seen
+    return coefficients, cosines

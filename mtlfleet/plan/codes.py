@@ -179,8 +179,8 @@ OTHER_CODES: Mapping[str, Explanation] = {
     "E410": Explanation(
         "a path that leads out",
         "Plug-in files lie beside the study, and a relative storage.root stays below its folder: a study "
-        "taken from elsewhere must not read or write outside. An absolute storage.root is accepted. Object "
-        "stores are not folders.",
+        "taken from elsewhere must not read or write outside. An absolute storage.root is accepted, and so is "
+        "s3://bucket/prefix; keys, regions and endpoints never stand in it, they come from AWS_* variables.",
         "storage: {root: runs/quickstart}",
     ),
     "E411": Explanation(

@@ -13,6 +13,7 @@ from mtlfleet.plan.grid import included
 from mtlfleet.plan.hyperparameters import adapter, coerce_with, complaint, shown
 from mtlfleet.plan.leaks import check_validation
 from mtlfleet.plan.metrics import known_metric
+from mtlfleet.plan.place import bucket_and_prefix, is_object_storage
 from mtlfleet.plan.schema import CellRule, Override, SeedRange, Simplex
 from mtlfleet.plan.updates import check_updates
 
@@ -272,9 +273,17 @@ def _storage(draft: Draft) -> None:
     if root is None or not draft.shaped.sound("storage", "root"):
         return
     place = draft.document.value(("storage", "root"))
-    if "://" in root or "\x00" in root or not root.strip():
+    if is_object_storage(root):
+        try:
+            bucket_and_prefix(root)
+        except ValueError as error:
+            draft.problems.add("E410", f"storage.root `{shown(root)}`: {error}", place, caret="not a place in a bucket")
+    elif "://" in root or "\x00" in root or not root.strip():
         draft.problems.add(
-            "E410", f"storage.root `{shown(root)}` is not a folder", place, caret="a local or shared file system"
+            "E410",
+            f"storage.root `{shown(root)}` is neither a folder nor a place in a bucket",
+            place,
+            caret="expected a folder of a local or shared file system, or s3://bucket/prefix",
         )
     elif not root.startswith("/") and escapes(root):
         draft.problems.add(

@@ -150,8 +150,15 @@ class ResourcesEntry(Shape):
 
 class Storage(Shape):
     root: str | Absent = Field(
-        default=None, description="folder of the results; default runs/<study> beside the study file"
+        default=None, description="folder of the results, or s3://bucket/prefix; default runs/<study> beside the file"
     )
+
+
+class Mirrors(Shape):
+    """Trackers that get a copy when a launch ends."""
+
+    mlflow: str | Absent = Field(default=None, description="tracking URI; ${env:NAME} is filled in")
+    tensorboard: str | Absent = Field(default=None, description="folder, relative to the study file")
 
 
 class Report(Shape):
@@ -181,3 +188,4 @@ class StudyFile(Shape):
     claims: list[ClaimEntry] = []
     storage: Storage = Storage()
     report: Report = Report()
+    mirrors: Mirrors = Mirrors()

@@ -11,6 +11,7 @@ from typing import Any, cast, get_args
 from mtlfleet.plan.claims import Baseline, Claim, Estimand, Kind, Splits, Stopping
 from mtlfleet.plan.claimschema import ClaimEntry, EstimandEntry
 from mtlfleet.plan.draft import Draft
+from mtlfleet.plan.place import Root, bucket_and_prefix, is_object_storage
 from mtlfleet.plan.schema import SCHEMA, Distribution, Override, SeedRange, StudyFile
 from mtlfleet.plan.trial import Recipe, canonical
 
@@ -20,8 +21,11 @@ def seeds_of(given: Sequence[int] | SeedRange) -> tuple[int, ...]:
     return tuple(range(given.base, given.base + given.count)) if isinstance(given, SeedRange) else tuple(given)
 
 
-def storage_root(path: Path, name: str, given: str | None) -> Path:
-    """Where a study keeps its results: ``storage.root`` relative to the study file, or ``runs/<study>`` beside it."""
+def storage_root(path: Path, name: str, given: str | None) -> Root:
+    """Where a study keeps its results: ``storage.root``, relative to the study file unless it is a bucket's URL, or
+    ``runs/<study>`` beside it."""
+    if given and is_object_storage(given):
+        return "s3://" + "/".join(filter(None, bucket_and_prefix(given)))
     return (path.absolute().parent / (given or f"runs/{name}")).resolve()
 
 

@@ -150,7 +150,7 @@ def _include(data: dict[str, Any], document: Document, problems: Problems) -> li
 
 def _environment(value: str, loc: Loc, document: Document, problems: Problems) -> str:
     place = document.value(loc)
-    path = loc == ("storage", "root") or (
+    path = loc in (("storage", "root"), ("mirrors", "mlflow"), ("mirrors", "tensorboard")) or (
         len(loc) == 4 and loc[0] == "datasets" and loc[2] == "params" and is_path(str(loc[3]))
     )
     if loc[-1:] == ("label",) or loc in (("title",), ("report", "title")) or loc[-1:] == ("question",):
@@ -160,7 +160,7 @@ def _environment(value: str, loc: Loc, document: Document, problems: Problems) -
             "E110",
             f"`{shown(value)}`: environment variables are read only in paths",
             place,
-            notes=["allowed in storage.root and in a dataset's parameters root, path, *_root, *_path"],
+            notes=["allowed in storage.root, in mirrors and in a dataset's parameters root, path, *_root, *_path"],
         )
         return value
     for name in _ENV.findall(value):

@@ -14,6 +14,8 @@ from mtlfleet.plan.claims import Claim
 from mtlfleet.plan.document import ReadingError, read_document
 from mtlfleet.plan.draft import Draft
 from mtlfleet.plan.grid import included
+from mtlfleet.plan.mirrors import Mirror, mirrors
+from mtlfleet.plan.place import Root
 from mtlfleet.plan.problems import Problems, render
 from mtlfleet.plan.rules import check_rules
 from mtlfleet.plan.schema import StudyFile
@@ -50,7 +52,7 @@ class Study:
 
     name: str
     path: Path
-    root: Path
+    root: Root  # where the results are: a folder, or the URL of a place in a bucket
     title: str
     report_title: str
     spec: Mapping[str, Any] = field(repr=False)
@@ -75,6 +77,11 @@ class Study:
     _common: Space = field(repr=False)
     _own: Mapping[str, Space] = field(repr=False)
 
+    @property
+    def folder(self) -> Path:
+        """What stays on this machine: locks, the report. The results' folder, or ``runs/<study>`` beside the file."""
+        return self.root if isinstance(self.root, Path) else self.path.absolute().parent / "runs" / self.name
+
     @classmethod
     def load(cls, path: Path | str) -> Study:
         """Read, check and complete a study file.
@@ -97,6 +104,11 @@ class Study:
     def searched(self) -> bool:
         """Whether there is a tuning phase."""
         return self._file.search is not None
+
+    @property
+    def mirrors(self) -> tuple[Mirror, ...]:
+        """Trackers that get a copy when a launch ends."""
+        return mirrors(self._file.mirrors.model_dump(), self.path.parent)
 
     def label(self, method: str) -> str:
         """A method's name for people."""

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
         trial_state,
         trial_states,
     )
+    from mtlfleet.store.checkpoints import new_checkpoint, open_checkpoint, prune_checkpoints
     from mtlfleet.store.documents import read_document, write_document
     from mtlfleet.store.ingest import Ingester
-    from mtlfleet.store.layout import checkpoint_path, log_path
+    from mtlfleet.store.layout import checkpoint_key
+    from mtlfleet.store.logs import keep_log, new_log
     from mtlfleet.store.outcome import final_values, newest_attempt
     from mtlfleet.store.registration import claim_locks, register_claim
     from mtlfleet.store.store import Store, open_store
@@ -28,13 +30,17 @@ _HOME = {
     "Ingester": "ingest",
     "Restorable": "attempts",
     "Store": "store",
-    "checkpoint_path": "layout",
+    "checkpoint_key": "layout",
     "claim_locks": "registration",
     "end_attempt": "attempts",
     "final_values": "outcome",
-    "log_path": "layout",
+    "keep_log": "logs",
+    "new_checkpoint": "checkpoints",
+    "new_log": "logs",
     "newest_attempt": "outcome",
+    "open_checkpoint": "checkpoints",
     "open_store": "store",
+    "prune_checkpoints": "checkpoints",
     "read_claim": "attempts",
     "read_document": "documents",
     "register_claim": "registration",
@@ -49,14 +55,18 @@ __all__ = [
     "Ingester",
     "Restorable",
     "Store",
-    "checkpoint_path",
+    "checkpoint_key",
     "claim_locks",
     "digest",
     "end_attempt",
     "final_values",
-    "log_path",
+    "keep_log",
+    "new_checkpoint",
+    "new_log",
     "newest_attempt",
+    "open_checkpoint",
     "open_store",
+    "prune_checkpoints",
     "read_claim",
     "read_document",
     "register_claim",

@@ -10,50 +10,64 @@ lock, no lease, no deduplication.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
-from mtlfleet.store import durable, layout
+from mtlfleet.plan.place import Root
+from mtlfleet.store import layout
+from mtlfleet.store.place import Place, at
 
 END_STATES = ("done", "diverged", "failed", "oom", "lost", "interrupted")
 
 
 class Restorable(NamedTuple):
-    """A checkpoint that counts."""
+    """A checkpoint that counts; ``key`` is its folder, relative to the root."""
 
     step: int
-    path: Path
+    key: str
     attempt: int
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A small file of ours. Raises StoreDamaged when it is not an object: such a file is never written in parts."""
+def parsed(place: Place, key: str, content: bytes | None = None) -> dict[str, Any]:
+    """A small file of ours, read unless its content is given. Raises StoreDamaged when it is not an object: such a file
+    is never written in parts."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(place.read(key) if content is None else content)
     except ValueError as error:
-        raise StoreDamaged(f"{path} is not JSON: {error}", help="restore the file from a backup") from None
+        raise StoreDamaged(f"{place.root}/{key} is not JSON: {error}", help="restore the file from a backup") from None
     if not isinstance(found, dict):
-        raise StoreDamaged(f"{path} holds a {type(found).__name__}, expected an object")
+        raise StoreDamaged(f"{place.root}/{key} holds a {type(found).__name__}, expected an object")
     return found
 
 
-def read_claim(root: Path, study: str, trial: str, attempt: int) -> dict[str, Any]:
-    """The claim of an attempt, joined with how it ended (``state`` is ``running`` before that)."""
-    folder = layout.trial_folder(root, study, trial)
-    claim = read_json(folder / f"attempt={attempt}.json")
-    try:
-        return {**claim, **read_json(folder / f"attempt={attempt}.end.json")}
-    except FileNotFoundError:
-        return {**claim, "state": "running"}
+def read_claims(root: Root, attempts: Sequence[tuple[str, str, int]]) -> list[dict[str, Any]]:
+    """The claims of these (study, trial, attempt), each joined with how it ended (``state`` is ``running`` before)."""
+    place = at(root)
+    keys = [layout.attempt_key(*attempt) for attempt in attempts]
+    claims = place.read_all([f"{key}.json" for key in keys])
+    ends = place.read_all([f"{key}.end.json" for key in keys])
+    return [
+        {**parsed(place, f"{key}.json", claim), **(parsed(place, f"{key}.end.json", end) if end else _RUNNING)}
+        for key, claim, end in zip(keys, claims, ends, strict=True)
+    ]
 
 
-def _restored_steps(root: Path, study: str, trial: str) -> dict[int, int]:
+_RUNNING = {"state": "running"}
+
+
+def read_claim(root: Root, study: str, trial: str, attempt: int) -> dict[str, Any]:
+    """One of ``read_claims``."""
+    return read_claims(root, [(study, trial, attempt)])[0]
+
+
+def _restored_steps(place: Place, study: str, trial: str) -> dict[int, int]:
     """Attempt -> step it restored."""
-    folder = layout.trial_folder(root, study, trial)
-    return {n: int(read_json(folder / f"attempt={n}.json")["restored_step"]) for n, _ in layout.attempts_in(folder)}
+    numbers = [n for n, _ in layout.attempts_in(place, study, trial)]
+    keys = [f"{layout.attempt_key(study, trial, n)}.json" for n in numbers]
+    found = zip(numbers, keys, place.read_all(keys), strict=True)
+    return {n: int(parsed(place, key, content)["restored_step"]) for n, key, content in found}
 
 
 def upper_bound(restored: Mapping[int, int], attempt: int) -> int | None:
@@ -65,61 +79,61 @@ def upper_bound(restored: Mapping[int, int], attempt: int) -> int | None:
     return min((step for number, step in restored.items() if number > attempt), default=None)
 
 
-def restorables(root: Path | str, study: str, trial: str) -> tuple[Restorable, ...]:
+def restorables(root: Root, study: str, trial: str) -> tuple[Restorable, ...]:
     """Every checkpoint that counts, newest first: the next one serves when the first cannot be read."""
-    root = Path(root)
-    listed = [
-        (found, Path(entry.path))
-        for entry in layout.entries(layout.checkpoint_folder(root, study, trial))
-        if (found := layout.parse_checkpoint(entry.name)) and entry.is_dir() and layout.entries(entry.path)
-    ]
-    restored = _restored_steps(root, study, trial) if listed else {}
+    place = at(root)
+    folder = layout.checkpoints_key(study, trial)
+    listed = [(found, name) for name in place.folders(folder) if (found := layout.parse_checkpoint(name))]
+    restored = _restored_steps(place, study, trial) if listed else {}
     counting = [
-        Restorable(step, path, attempt)
-        for (step, attempt), path in listed
+        Restorable(step, f"{folder}/{name}", attempt)
+        for (step, attempt), name in listed
         if attempt in restored and ((upto := upper_bound(restored, attempt)) is None or step <= upto)
     ]
     return tuple(sorted(counting, key=lambda c: (c.step, c.attempt), reverse=True))
 
 
-def restorable(root: Path | str, study: str, trial: str) -> Restorable | None:
+def restorable(root: Root, study: str, trial: str) -> Restorable | None:
     """The newest checkpoint that counts, None when a trial must start from its seed."""
     return next(iter(restorables(root, study, trial)), None)
 
 
-def claim_attempt(root: Path, study: str, trial: str, facts: Mapping[str, Any]) -> int:
+def claim_attempt(root: Root, study: str, trial: str, facts: Mapping[str, Any]) -> int:
     """Write the next attempt's claim; ``facts`` hold ``restored_step`` and ``restored_checkpoint``.
 
     Numbers are taken one after the other, so whoever gets number n saw every claim below n. Raises
     EnvironmentProblem when one of those superseded the checkpoint in the meantime: that attempt must not run.
     """
-    folder = layout.trial_folder(root, study, trial)
-    durable.make_folder(folder)
+    place = at(root)
     while True:
-        number = max((n for n, _ in layout.attempts_in(folder)), default=0) + 1
-        _refuse_superseded(root, study, trial, facts)
+        number = max((n for n, _ in layout.attempts_in(place, study, trial)), default=0) + 1
+        _refuse_superseded(place, study, trial, facts)
         claim = {"attempt": number, **facts}
-        if durable.create(folder / f"attempt={number}.json", json.dumps(claim, sort_keys=True).encode()):
+        if place.put_new(f"{layout.attempt_key(study, trial, number)}.json", _json(claim)):
             return number
 
 
-def _refuse_superseded(root: Path, study: str, trial: str, facts: Mapping[str, Any]) -> None:
-    checkpoint = facts.get("restored_checkpoint")
-    found = layout.parse_checkpoint(Path(checkpoint).name) if checkpoint else None
+def _json(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True).encode()
+
+
+def _refuse_superseded(place: Place, study: str, trial: str, facts: Mapping[str, Any]) -> None:
+    name = str(facts.get("restored_checkpoint") or "").rpartition("/")[2]
+    found = layout.parse_checkpoint(name)
     if found is None:
         return
     step, attempt = found
-    upto = upper_bound(_restored_steps(root, study, trial), attempt)
+    upto = upper_bound(_restored_steps(place, study, trial), attempt)
     if upto is not None and step > upto:
         raise EnvironmentProblem(
-            f"trial {trial}: checkpoint {Path(str(checkpoint)).name} was superseded while it was being loaded",
+            f"trial {trial}: checkpoint {name} was superseded while it was being loaded",
             notes=[f"a later attempt restored step {upto}"],
             help="start the trial again; it will find the checkpoint that counts",
         )
 
 
 def end_attempt(
-    root: Path | str,
+    root: Root,
     study: str,
     trial: str,
     attempt: int,
@@ -141,25 +155,30 @@ def end_attempt(
         "train_s": float(train_s),
         "device_s": float(device_s),
     }
-    path = layout.trial_folder(Path(root), study, trial) / f"attempt={attempt}.end.json"
-    return durable.create(path, json.dumps(end, sort_keys=True).encode())
+    return at(root).put_new(f"{layout.attempt_key(study, trial, attempt)}.end.json", _json(end))
 
 
-def _state(folder: Path) -> str:
-    attempts = layout.attempts_in(folder)
-    if not attempts:
-        return "missing"
-    number, ended = attempts[-1]
-    return str(read_json(folder / f"attempt={number}.end.json")["state"]) if ended else "running"
-
-
-def trial_state(root: Path | str, study: str, trial: str) -> str:
+def trial_state(root: Root, study: str, trial: str) -> str:
     """``missing``, ``running``, or how the highest attempt ended."""
-    return _state(layout.trial_folder(Path(root), study, trial))
+    return trial_states(root, study, [trial])[trial]
 
 
-def trial_states(root: Path | str, study: str, ids: Iterable[str]) -> dict[str, str]:
+def trial_states(root: Root, study: str, ids: Iterable[str]) -> dict[str, str]:
     """The state of each trial, in the order given; trials that no one started cost nothing."""
-    folder = layout.studies_folder(Path(root), "segments", study)
-    started = {entry.name for entry in layout.entries(folder)}
-    return {t: _state(folder / f"trial={t}") if f"trial={t}" in started else "missing" for t in ids}
+    place = at(root)
+    states = dict.fromkeys(ids, "missing")
+    there = set(layout.values_in(place, layout.study_key("segments", study), "trial"))
+    started = [trial for trial in states if trial in there]
+    ends: dict[str, str] = {}  # trial -> key of its last word
+    for trial, names in zip(started, place.names_in([layout.trial_key(study, t) for t in started]), strict=True):
+        attempts = layout.attempts_among(names)
+        if not attempts:
+            continue
+        number, ended = attempts[-1]
+        states[trial] = "running"
+        if ended:
+            ends[trial] = f"{layout.attempt_key(study, trial, number)}.end.json"
+    words = place.read_all(list(ends.values()))
+    for (trial, key), content in zip(ends.items(), words, strict=True):
+        states[trial] = str(parsed(place, key, content)["state"])
+    return states

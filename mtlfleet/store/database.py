@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
-import pyarrow as pa
 
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
 from mtlfleet.store import stamp
@@ -20,6 +19,9 @@ from mtlfleet.store.layout import Claimed, Segment
 from mtlfleet.store.registration import claim_locks
 from mtlfleet.store.schema import ALL_TABLES, ATTEMPTS, MIRRORED_LOCKS, SCHEMA_VERSION, SEGMENT_TABLES, Table
 from mtlfleet.store.stamp import Seen
+
+if TYPE_CHECKING:  # Arrow is imported where rows are made: a query over a current snapshot makes none
+    import pyarrow as pa
 
 SMALL_BYTES = 100_000  # of a segment; one thread reads such files for less
 
@@ -60,8 +62,9 @@ def comment(con: duckdb.DuckDBPyConnection) -> None:
     views = {name for (name,) in con.execute(listed).fetchall()}
     said, notes = [], {}
     for table in reversed(ALL_TABLES):
-        for name in {table.base, table.name}:
-            said.append(f'COMMENT ON {"VIEW" if name in views else "TABLE"} "{name}" IS {quoted(table.comment)}')
+        for name in sorted({table.base, table.name}):
+            kind = "VIEW" if name in views else "TABLE"
+            said.append(f'COMMENT ON {kind} "{name}" IS {quoted(table.comment)}')
             said += [f'COMMENT ON COLUMN "{name}"."{c.name}" IS {quoted(c.note)}' for c in table.columns]
         notes.update({c.name: c.note for c in table.columns})
     con.execute(";".join(said))
@@ -181,6 +184,8 @@ def damaged(segments: Mapping[Segment, str], root: Path) -> StoreDamaged:
 
 def attempt_rows(root: Path, claims: Sequence[Claimed]) -> pa.Table:
     """The ``attempts`` rows of these claims, read from their files."""
+    import pyarrow as pa
+
     rows: list[dict[str, Any]] = []
     for claim in claims:
         found = read_claim(root, claim.study, claim.trial, claim.attempt)
@@ -196,6 +201,8 @@ def attempt_rows(root: Path, claims: Sequence[Claimed]) -> pa.Table:
 def lock_rows(root: Path, studies: Iterable[str]) -> pa.Table:
     """The ``claim_locks`` rows: the registrations on disk."""
     import json
+
+    import pyarrow as pa
 
     rows = [
         {

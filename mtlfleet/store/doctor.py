@@ -24,14 +24,15 @@ import pyarrow.parquet as pq
 
 from mtlfleet.errors import FleetError, StoreDamaged
 from mtlfleet.store import layout, stamp, workfile
-from mtlfleet.store.attempts import read_json
+from mtlfleet.store.attempts import parsed
 from mtlfleet.store.database import first_line, quoted
+from mtlfleet.store.folder import Folder
 from mtlfleet.store.layout import Segment
 from mtlfleet.store.schema import SEGMENT_TABLES
 
 QUARANTINE = "quarantine"
 _IDENTITY = {
-    "metrics": ("step", "split", "task", "metric"),
+    "metrics": ("step", "split", "task", "metric", "final"),  # the chosen checkpoint's row stands beside its evaluation
     "step_metrics": ("step", "task", "metric"),
     "task_gradients": ("step", "scope"),
 }
@@ -84,7 +85,7 @@ def repair(root: Path, found: Examined) -> tuple[list[Path], list[Problem]]:
     place = root / QUARANTINE / time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     doomed: list[Path] = []
     for study, trial in sorted({p.trial for p in found.problems if p.trial}):
-        doomed += [layout.trial_folder(root, study, trial), layout.checkpoint_folder(root, study, trial)]
+        doomed += [root / layout.trial_key(study, trial), root / layout.checkpoints_key(study, trial)]
     doomed += [root / p.path for p in found.problems if p.kind == "document"]
     moved = [_move(root, path, place) for path in dict.fromkeys(doomed) if path.exists()]
     if found.problems and not any(p.kind == "registration" for p in found.problems):
@@ -188,26 +189,24 @@ def _parts(segments: Iterable[Segment]) -> Iterator[Problem]:
 def _claims(root: Path, segments: Iterable[Segment], claims: Sequence[layout.Claimed]) -> Iterator[Problem]:
     claimed = {(c.study, c.trial, c.attempt) for c in claims}
     for study, trial, attempt in sorted({(s.study, s.trial, s.attempt) for s in segments} - claimed):
-        lone = layout.trial_folder(root, study, trial).relative_to(root) / f"attempt={attempt}"
-        yield Problem("no claim", lone.as_posix(), "rows of an attempt that nobody claimed", (study, trial))
+        lone = layout.attempt_key(study, trial, attempt)
+        yield Problem("no claim", lone, "rows of an attempt that nobody claimed", (study, trial))
     numbers: dict[tuple[str, str], list[int]] = defaultdict(list)
     for claim in claims:
         where = (claim.study, claim.trial)
         numbers[where].append(claim.attempt)
-        folder = layout.trial_folder(root, *where)
-        for name in (f"attempt={claim.attempt}.json", f"attempt={claim.attempt}.end.json")[: 1 + claim.ended]:
-            path = (folder / name).relative_to(root).as_posix()
+        key = layout.attempt_key(*where, claim.attempt)
+        for path in (f"{key}.json", f"{key}.end.json")[: 1 + claim.ended]:
             try:
-                found = read_json(folder / name)
+                found = parsed(Folder(root), path)
             except (OSError, FleetError) as error:
                 yield Problem("claim", path, first_line(error), where)
                 continue
-            if not name.endswith(".end.json") and not isinstance(found.get("restored_step"), int):
+            if not path.endswith(".end.json") and not isinstance(found.get("restored_step"), int):
                 yield Problem("claim", path, "says no restored_step", where)
     for where, attempts in numbers.items():
         if max(attempts) != len(attempts):
-            path = layout.trial_folder(root, *where).relative_to(root).as_posix()
-            yield Problem("gap", path, f"attempts {attempts}: numbers are taken one after the other", where)
+            yield Problem("gap", layout.trial_key(*where), f"attempts {attempts}: numbers follow each other", where)
 
 
 def _documents(root: Path, documents: Iterable[Path]) -> Iterator[Problem]:
@@ -220,13 +219,14 @@ def _documents(root: Path, documents: Iterable[Path]) -> Iterator[Problem]:
 
 def _registrations(root: Path) -> Iterator[Problem]:
     for path in sorted((root / "claims").glob("study=*/*@*.json")):
+        key = path.relative_to(root).as_posix()
         try:
-            lacking = sorted({"claim_id", "number", "payload"} - set(read_json(path)))
+            lacking = sorted({"claim_id", "number", "payload"} - set(parsed(Folder(root), key)))
         except (OSError, FleetError) as error:
             lacking = [first_line(error)]
         if lacking:
             message = f"a registration that cannot be read: {', '.join(lacking)}"
-            yield Problem("registration", path.relative_to(root).as_posix(), message)
+            yield Problem("registration", key, message)
 
 
 def _published(root: Path, footers: dict[str, int]) -> list[Problem]:

@@ -9,13 +9,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mtlfleet.store import durable, layout
+from mtlfleet.plan.place import Root
+from mtlfleet.store import layout
+from mtlfleet.store.place import Place, at
 from mtlfleet.store.schema import DOCUMENT_TABLES, Table
 
 _HASH = b"content_sha256"
@@ -47,41 +48,55 @@ def _arrow(table: Table, study: str, rows: Sequence[Mapping[str, Any]]) -> pa.Ta
     return found.replace_schema_metadata({**found.schema.metadata, _HASH: digest})
 
 
-def read_document(root: Path | str, study: str, table: str) -> list[dict[str, Any]]:
+def _newest(place: Place, study: str, table: str) -> int:
+    """Number of the document that holds; 0 when nothing was written."""
+    return layout.documents_among(place.names(layout.study_key("documents", study))).get(table, 0)
+
+
+def read_document(root: Root, study: str, table: str) -> list[dict[str, Any]]:
     """The current rows; none when nothing was written."""
-    path = layout.newest_documents(Path(root)).get((study, table))
-    return pq.ParquetFile(path).read().to_pylist() if path else []
+    place = at(root)
+    number = _newest(place, study, table)
+    if not number:
+        return []
+    content = place.read(layout.document_key(study, table, number))
+    rows: list[dict[str, Any]] = pq.ParquetFile(pa.BufferReader(content)).read().to_pylist()
+    return rows
 
 
-def _created(root: Path, study: str, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _created(root: Root, study: str, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """A study keeps its first ``created_at``: launching again is not a change."""
     before = read_document(root, study, "studies")
     created = before[0]["created_at"] if before else datetime.now(UTC)
     return [{"created_at": created, **row} for row in rows]
 
 
-def write_document(root: Path | str, study: str, table: str, rows: Sequence[Mapping[str, Any]]) -> Path | None:
+def write_document(root: Root, study: str, table: str, rows: Sequence[Mapping[str, Any]]) -> str | None:
     """Make ``rows`` the current content of ``table`` for ``study``; ``study_id`` is filled in.
 
-    Returns the new file, or None when the newest one says the same. Dicts become JSON in JSON columns, ISO text
+    Returns the new file's key, or None when the newest one says the same. Dicts become JSON in JSON columns, ISO text
     becomes time in time columns; a ``studies`` row without ``created_at`` keeps the first one. Raises ValueError
     for a stray column.
     """
-    root = Path(root)
     if table not in DOCUMENT_TABLES:
         known = ", ".join(DOCUMENT_TABLES)
         raise ValueError(f"no document is called `{table}`; known: {known} (claim locks: call register_claim)")
     if table == "studies":
         rows = _created(root, study, rows)
+    place = at(root)
     content = _arrow(DOCUMENT_TABLES[table], study, rows)
-    folder = layout.studies_folder(root, "documents", study)
-    durable.make_folder(folder)
+    sink = pa.BufferOutputStream()
+    pq.write_table(content, sink, compression="zstd")
+    encoded = sink.getvalue().to_pybytes()
     while True:
-        number = max(layout.document_numbers(folder, table), default=0)
-        newest = folder / f"{table}-{number:06d}.parquet"
-        if number and pq.read_metadata(newest).metadata.get(_HASH) == content.schema.metadata[_HASH]:
+        number = _newest(place, study, table)
+        if number and _hash(place.read(layout.document_key(study, table, number))) == _hash(encoded):
             return None
-        path = folder / f"{table}-{number + 1:06d}.parquet"
-        if durable.create(path, lambda temporary: pq.write_table(content, temporary, compression="zstd")):
-            path.chmod(0o444)
-            return path
+        key = layout.document_key(study, table, number + 1)
+        if place.put_new(key, encoded):
+            return key
+
+
+def _hash(encoded: bytes) -> bytes:
+    found: bytes = pq.read_metadata(pa.BufferReader(encoded)).metadata.get(_HASH, b"")
+    return found

@@ -18,7 +18,7 @@ _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 # Every point of the product, by who passes it. A test walks this list: a point that nothing reaches is an error there.
 WRITER = (
     "before-link", "after-link", "half-written", "before-rename", "after-rename", "durable-not-acknowledged",
-    "flushed-not-ended",
+    "flushed-not-ended", "half-checkpoint", "after-checkpoint-rename",
 )  # fmt: skip
 INGESTER = (
     "between-rows-and-ledger", "before-commit", "after-commit", "before-checkpoint", "after-checkpoint", "half-copied",

@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from mtlfleet.errors import UsageError
+from mtlfleet.plan.place import Root
 from mtlfleet.store import layout
 from mtlfleet.store.documents import read_document
+from mtlfleet.store.place import at
 
 
 class Found(NamedTuple):
     """A trial and where it lies."""
 
-    root: Path
+    root: Root
     study: str
     trial: str
 
 
 def nearby(start: Path) -> list[Path]:
     """Stores in ``start``, below its ``runs`` folders, and around it when it lies inside a store."""
-    places = [p for p in (start, *start.parents) if layout.is_store(p)]
+    places = [p for p in (start, *start.parents) if layout.is_store(at(p))]
     for pattern in ("runs/*", "*/runs/*", "*/*/runs/*", "*"):
-        places += [p for p in sorted(start.glob(pattern)) if p.is_dir() and layout.is_store(p)]
+        places += [p for p in sorted(start.glob(pattern)) if p.is_dir() and layout.is_store(at(p))]
     return list(dict.fromkeys(p.resolve() for p in places))
 
 
-def trials_of(root: Path) -> list[Found]:
+def trials_of(root: Root) -> list[Found]:
     """Every trial that a document of this store names or that has been started."""
-    studies = {*layout.names_of(root / "documents", "study"), *layout.names_of(root / "segments", "study")}
+    place = at(root)
     found: set[Found] = set()
-    for study in studies:
+    for study in layout.studies_in(place):
         planned = [str(row["trial_id"]) for row in read_document(root, study, "trials")]
-        started = layout.names_of(layout.studies_folder(root, "segments", study), "trial")
+        started = layout.values_in(place, layout.study_key("segments", study), "trial")
         found.update(Found(root, study, trial) for trial in (*planned, *started))
-    return sorted(found)
+    return sorted(found, key=lambda f: (str(f.root), f.study, f.trial))
 
 
-def find_trial(prefix: str, roots: list[Path]) -> Found:
+def find_trial(prefix: str, roots: Sequence[Root]) -> Found:
     """The one trial whose id starts with ``prefix``. Raises UsageError when there is none or more than one."""
     if not roots:
         raise UsageError(

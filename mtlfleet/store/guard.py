@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import duckdb
@@ -32,14 +33,14 @@ _SCHEMAS = {"", "main", "information_schema", "pg_catalog"}
 _NAME = re.compile(r"[^\W\d][\w ]*")  # DuckDB takes any other table name for a file or an address
 
 
-def check(query: str, *, kernel: bool = False) -> None:
-    """Return if ``query`` is one statement that only reads.
+def check(query: str, con: duckdb.DuckDBPyConnection | None = None, *, kernel: bool = False) -> None:
+    """Return if ``query`` is one statement that only reads. It is parsed in ``con``, and not run.
 
     ``kernel``: Landlock is in force in this process. A PIVOT statement, which DuckDB cannot show as a tree, is then
     let through: with the configuration locked it reaches no other file, and it can write none. Raises QueryRefused
     with the reason, QueryFailed for bad SQL.
     """
-    with duckdb.connect(":memory:", config={"threads": 1}) as con:
+    with nullcontext(con) if con is not None else duckdb.connect(":memory:", config={"threads": 1}) as con:
         row = con.execute("SELECT json_serialize_sql(?)", [query]).fetchone()
         try:
             tree = json.loads(row[0]) if row else {}

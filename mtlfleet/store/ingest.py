@@ -17,6 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
+from mtlfleet.plan.place import Root
 from mtlfleet.store import durable, layout, workfile
 from mtlfleet.store.database import (
     attempt_rows,
@@ -31,6 +32,7 @@ from mtlfleet.store.database import (
 )
 from mtlfleet.store.failpoints import failpoint
 from mtlfleet.store.layout import Claimed, Segment
+from mtlfleet.store.mirror import mirror
 from mtlfleet.store.schema import DOCUMENT_TABLES, LEDGER, SEGMENT_TABLES
 from mtlfleet.store.stamp import Seen
 
@@ -46,11 +48,14 @@ class Ingester:
     ``work`` is where the private file lies: in the store, named after the host, unless given.
     """
 
-    def __init__(self, root: Path | str, *, work: Path | None = None) -> None:
-        self.root = Path(root)
+    def __init__(self, root: Root, *, work: Path | None = None) -> None:
+        self.mirror = mirror(root)
+        self.root = self.mirror.folder
         self.work = work or workfile.path_in(self.root)
         durable.make_folder(self.root)
         self._lock = workfile.lock(self.work)
+        if not self.work.exists():
+            self.mirror.pull_snapshot()  # to start from what another machine published
         self._dirty = not (self.root / layout.SNAPSHOT).exists()
         self._due = 0.0
         self._unsound: dict[Segment, str] = {}
@@ -102,6 +107,7 @@ class Ingester:
             raise damaged(self._unsound, self.root)
 
     def _ingest(self) -> int:
+        self.mirror.pull(lambda: self._ledger)
         listed = layout.list_segments(self.root)
         claims = layout.list_claims(self.root)
         new = [s for s in layout.claimed(listed, claims) if s.path not in self._ledger and s.table in SEGMENT_TABLES]
@@ -214,6 +220,7 @@ class Ingester:
         failpoint("after-checkpoint")
         target = self.root / layout.SNAPSHOT
         durable.replace(target, lambda temporary: workfile.copy(self.work, temporary), mode=0o444)
+        self.mirror.push()
         cost = time.monotonic() - started
         self._due = time.monotonic() + max(PUBLISH_S, PUBLISH_DUTY * cost)
         self._dirty = False

@@ -1,14 +1,17 @@
-"""Where everything lies under a store's root, and how its parts are listed. Paths only; no file is opened here."""
+"""Where everything lies under a store's root, and how its parts are listed. No file is opened here.
+
+Keys are relative to the root and hold for every place. The lists at the end are of folders: what SQL reads."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from mtlfleet.errors import UsageError
+from mtlfleet.store.folder import entries
+from mtlfleet.store.place import Place
 
 SNAPSHOT = "results.duckdb"
 
@@ -25,26 +28,36 @@ def checked(name: str, what: str) -> str:
     return name
 
 
-def studies_folder(root: Path, kind: str, study: str) -> Path:
-    return root / kind / f"study={checked(study, 'study')}"
+def study_key(kind: str, study: str) -> str:
+    """The folder of a study's segments, documents, claims or checkpoints. Keys are relative to the root."""
+    return f"{kind}/study={checked(study, 'study')}"
 
 
-def trial_folder(root: Path, study: str, trial: str) -> Path:
+def trial_key(study: str, trial: str) -> str:
     """Claims and attempts of a trial."""
-    return studies_folder(root, "segments", study) / f"trial={checked(trial, 'trial')}"
+    return f"{study_key('segments', study)}/trial={checked(trial, 'trial')}"
 
 
-def checkpoint_folder(root: Path, study: str, trial: str) -> Path:
-    return studies_folder(root, "checkpoints", study) / f"trial={checked(trial, 'trial')}"
+def attempt_key(study: str, trial: str, attempt: int) -> str:
+    """An attempt's segments; with ``.json`` its claim, with ``.end.json`` how it ended."""
+    return f"{trial_key(study, trial)}/attempt={attempt}"
 
 
-def checkpoint_path(root: Path, study: str, trial: str, step: int, attempt: int) -> Path:
-    """Where a finished checkpoint is renamed to."""
-    return checkpoint_folder(root, study, trial) / f"step={step:09d}-attempt={attempt}"
+def checkpoints_key(study: str, trial: str) -> str:
+    return f"{study_key('checkpoints', study)}/trial={checked(trial, 'trial')}"
 
 
-def log_path(root: Path, trial: str, attempt: int, rank: int) -> Path:
-    return root / "logs" / f"trial={checked(trial, 'trial')}" / f"attempt={attempt}-rank={rank}.log"
+def checkpoint_key(study: str, trial: str, step: int, attempt: int) -> str:
+    """Where a finished checkpoint appears."""
+    return f"{checkpoints_key(study, trial)}/step={step:09d}-attempt={attempt}"
+
+
+def logs_key(trial: str) -> str:
+    return f"logs/trial={checked(trial, 'trial')}"
+
+
+def log_key(trial: str, attempt: int, rank: int) -> str:
+    return f"{logs_key(trial)}/attempt={attempt}-rank={rank}.log"
 
 
 def parse_checkpoint(name: str) -> tuple[int, int] | None:
@@ -78,13 +91,43 @@ class Claimed(NamedTuple):
     ended: bool
 
 
-def entries(folder: Path | str) -> list[os.DirEntry[str]]:
-    """Directory entries sorted by name; none when the folder is not there."""
-    try:
-        with os.scandir(folder) as found:
-            return sorted(found, key=lambda e: e.name)
-    except FileNotFoundError:
-        return []
+def is_store(place: Place) -> bool:
+    return not {"segments/", "documents/", SNAPSHOT}.isdisjoint(place.names(""))
+
+
+def values_in(place: Place, folder: str, key: str) -> list[str]:
+    """The values of the sub-folders called ``key=value``."""
+    start = f"{key}="
+    return [n[len(start) : -1] for n in place.names(folder) if n.startswith(start) and n.endswith("/")]
+
+
+def studies_in(place: Place) -> list[str]:
+    """Studies with documents or attempts."""
+    return sorted({*values_in(place, "documents", "study"), *values_in(place, "segments", "study")})
+
+
+def attempts_among(names: Iterable[str]) -> list[tuple[int, bool]]:
+    """(attempt, ended) of a trial, by attempt, from the names in its folder."""
+    names = set(names)
+    numbers = sorted(int(found[1]) for found in map(_CLAIM.fullmatch, names) if found)
+    return [(n, f"attempt={n}.end.json" in names) for n in numbers]
+
+
+def attempts_in(place: Place, study: str, trial: str) -> list[tuple[int, bool]]:
+    """(attempt, ended) of one trial, by attempt."""
+    return attempts_among(place.names(trial_key(study, trial)))
+
+
+def documents_among(names: Iterable[str]) -> dict[str, int]:
+    """Table -> number of its newest document, from the names in a study's folder."""
+    newest: dict[str, int] = {}
+    for part in filter(None, map(_PART.fullmatch, names)):
+        newest[part[1]] = max(int(part[2]), newest.get(part[1], 0))
+    return newest
+
+
+def document_key(study: str, table: str, number: int) -> str:
+    return f"{study_key('documents', study)}/{table}-{number:06d}.parquet"
 
 
 def _keyed(folder: Path | str, key: str) -> Iterator[tuple[str, str]]:
@@ -118,7 +161,7 @@ def list_claims(root: Path) -> list[Claimed]:
         Claimed(name, trial, attempt, ended)
         for name, folder in _keyed(root / "segments", "study")
         for trial, path in _keyed(folder, "trial")
-        for attempt, ended in attempts_in(path)
+        for attempt, ended in attempts_among(entry.name for entry in entries(path))
     ]
 
 
@@ -126,18 +169,6 @@ def claimed(segments: Iterable[Segment], claims: Iterable[Claimed]) -> list[Segm
     """The segments whose claim is in hand: without it nobody knows whether their rows count."""
     known = {(c.study, c.trial, c.attempt) for c in claims}
     return [s for s in segments if (s.study, s.trial, s.attempt) in known]
-
-
-def attempts_in(folder: Path | str) -> list[tuple[int, bool]]:
-    """(attempt, ended) of one trial's folder, by attempt."""
-    names = {entry.name for entry in entries(folder)}
-    numbers = sorted(int(found[1]) for found in map(_CLAIM.fullmatch, names) if found)
-    return [(n, f"attempt={n}.end.json" in names) for n in numbers]
-
-
-def document_numbers(folder: Path, table: str) -> list[int]:
-    found = (_PART.fullmatch(entry.name) for entry in entries(folder))
-    return sorted(int(part[2]) for part in found if part and part[1] == table)
 
 
 def newest_documents(root: Path) -> dict[tuple[str, str], Path]:
@@ -149,10 +180,6 @@ def newest_documents(root: Path) -> dict[tuple[str, str], Path]:
             if part and int(part[2]) > newest.get((study, part[1]), (-1, root))[0]:
                 newest[study, part[1]] = (int(part[2]), Path(entry.path))
     return {key: path for key, (_, path) in sorted(newest.items())}
-
-
-def is_store(folder: Path) -> bool:
-    return any((folder / part).exists() for part in ("segments", "documents", SNAPSHOT))
 
 
 def names_of(folder: Path, key: str) -> list[str]:

@@ -1,12 +1,11 @@
-"""Bounds on a process that runs somebody's query: memory, core dumps, and a life no longer than its parent's."""
+"""Bounds on a process that runs somebody's query: memory, core dumps, and a life no longer than its parent's.
+
+The asking side imports this too, so what only the bound process needs is imported there.
+"""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import resource
-import shutil
-import signal
 import sys
 from pathlib import Path
 
@@ -23,12 +22,17 @@ def memory_bytes() -> int:
 
 def scratch_bytes(folder: Path) -> int:
     """What a large sort may spill to ``folder``: half of what is free there, at most 16 GiB."""
-    return min(16 << 30, shutil.disk_usage(folder).free // 2)
+    found = os.statvfs(folder)
+    return min(16 << 30, found.f_bavail * found.f_frsize // 2)
 
 
 def bind(memory: int, parent: int) -> None:
     """From here on this process cannot hold much more than ``memory`` bytes, leaves no core file, and on Linux is
     killed when process ``parent`` dies. DuckDB's own limit does not cover everything a query can allocate."""
+    import ctypes
+    import resource
+    import signal
+
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform != "linux":
         return

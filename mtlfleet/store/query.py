@@ -13,20 +13,23 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from mtlfleet import errors
+from mtlfleet.plan.place import Root
 from mtlfleet.store import limits
 from mtlfleet.store.freshness import Freshness
+from mtlfleet.store.mirror import files as files_of
 
 Source = Literal["live", "snapshot", "segments"]
-_GRACE_S = 5.0
+_GRACE_S = 15.0  # for starting on a busy machine, and for being interrupted
 
 
 def names() -> list[str]:
     """The tables and views a query may name."""
+    from importlib.resources import files
+
     from mtlfleet.store.schema import ALL_TABLES
 
     views = re.findall(r"CREATE OR REPLACE VIEW (\w+)", files("mtlfleet.store").joinpath("views.sql").read_text())
@@ -102,13 +105,13 @@ class Reader:
             raise _killed() from None
 
 
-def ask(root: Path, question: Question, out: IO[bytes], *, reader: Reader | None = None) -> Freshness:
+def ask(root: Root, question: Question, out: IO[bytes], *, reader: Reader | None = None) -> Freshness:
     """Write the answer to ``out`` in the form asked for. ``reader``: one started earlier, else a new one.
 
     Raises QueryRefused, QueryFailed, QueryTimeout, StoreDamaged, maybe after a part was written.
     """
-    with reader or Reader() as child:
-        shutil.copyfileobj(child.ask(root, question), out)
+    with reader or Reader() as child, files_of(root, use_snapshot=question.source != "segments") as folder:
+        shutil.copyfileobj(child.ask(folder, question), out)
         out.flush()
         return _freshness(child.report())
 
@@ -128,7 +131,7 @@ class Answer:
 
 @contextmanager
 def guarded(
-    root: Path,
+    root: Root,
     query: str,
     *,
     params: Mapping[str, Any] | None = None,
@@ -141,8 +144,8 @@ def guarded(
     Raises QueryRefused, QueryFailed, QueryTimeout, StoreDamaged. An error after the first batch is raised when the
     block ends, so write to a temporary file and keep it only after that."""
     question = Question(query=query, params=params or {}, timeout_s=timeout_s, source=source)
-    with Reader(landlock=landlock) as child:
-        answer = Answer(_open(child, root, question))
+    with Reader(landlock=landlock) as child, files_of(root, use_snapshot=source != "segments") as folder:
+        answer = Answer(_open(child, folder, question))
         try:
             yield answer
         except (OSError, ValueError):  # what Arrow raises for a stream that was cut; or the caller's own trouble

@@ -38,8 +38,8 @@ def answer(request: dict[str, Any], scratch: Path, *, denied: bool, memory: int)
     from mtlfleet.store.session import attach, lock_down
 
     query = request["query"]
-    check(query, kernel=denied)
     con = duckdb.connect(":memory:", config=_limits(scratch, memory))
+    check(query, con, kernel=denied)
     freshness = attach(con, Path(request["root"]), request["source"], comments="comment" in query.lower())
     lock_down(con)
     expired = threading.Event()

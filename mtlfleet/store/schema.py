@@ -9,26 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
-import pyarrow as pa
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SCHEMA_VERSION = 1
 
 Kind = Literal["text", "json", "int", "int32", "float", "float32", "bool", "time", "texts", "floats"]
 
-_ARROW = {
-    "text": pa.string(),
-    "json": pa.string(),
-    "int": pa.int64(),
-    "int32": pa.int32(),
-    "float": pa.float64(),
-    "float32": pa.float32(),
-    "bool": pa.bool_(),
-    "time": pa.timestamp("us", tz="UTC"),
-    "texts": pa.list_(pa.string()),
-    "floats": pa.list_(pa.float32()),
-}
+
+@cache
+def _arrow() -> Mapping[str, Any]:
+    """Arrow's types; imported when asked for, because a query that is answered as text needs no Arrow."""
+    import pyarrow as pa
+
+    return {
+        "text": pa.string(),
+        "json": pa.string(),
+        "int": pa.int64(),
+        "int32": pa.int32(),
+        "float": pa.float64(),
+        "float32": pa.float32(),
+        "bool": pa.bool_(),
+        "time": pa.timestamp("us", tz="UTC"),
+        "texts": pa.list_(pa.string()),
+        "floats": pa.list_(pa.float32()),
+    }
+
+
 _SQL = {
     "text": "VARCHAR",
     "json": "JSON",
@@ -69,8 +79,10 @@ class Table:
     @property
     def arrow(self) -> pa.Schema:
         """Arrow schema with the schema version, comments and units in its metadata."""
+        import pyarrow as pa
+
         fields = [
-            pa.field(c.name, _ARROW[c.kind], metadata={"comment": c.comment, "unit": c.unit}) for c in self.columns
+            pa.field(c.name, _arrow()[c.kind], metadata={"comment": c.comment, "unit": c.unit}) for c in self.columns
         ]
         return pa.schema(fields, metadata={"mtlfleet_schema_version": str(SCHEMA_VERSION), "mtlfleet_table": self.name})
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
-import pyarrow as pa
 
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
 from mtlfleet.store import layout
@@ -37,6 +37,9 @@ from mtlfleet.store.schema import (
     SCHEMA_VERSION,
     SEGMENT_TABLES,
 )
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def attach(con: duckdb.DuckDBPyConnection, root: Path, source: str, *, comments: bool = False) -> Freshness:
@@ -187,5 +190,7 @@ def lock_down(con: duckdb.DuckDBPyConnection) -> None:
 def fetch(con: duckdb.DuckDBPyConnection, query: str, params: object = None) -> pa.Table:
     found = con.sql(query, params=params)
     if found is None:  # a statement without rows
+        import pyarrow as pa
+
         return pa.table({})
     return found.to_arrow_table()

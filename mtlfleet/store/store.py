@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtlfleet.errors import EnvironmentProblem, QueryFailed, UsageError
+from mtlfleet.plan.place import Root, is_object_storage
 from mtlfleet.store import layout
 from mtlfleet.store.freshness import Freshness
+from mtlfleet.store.place import at
 
 if TYPE_CHECKING:  # DuckDB and Arrow are imported when a session opens: finding a store must stay instant
     import duckdb
@@ -22,8 +24,14 @@ if TYPE_CHECKING:  # DuckDB and Arrow are imported when a session opens: finding
 class Store:
     """The results under ``root``. ``study`` is the study it was opened for, if one was named. Never writes."""
 
-    root: Path
+    root: Root
     study: str | None = None
+
+    def files(self, *, use_snapshot: bool = True) -> AbstractContextManager[Path]:
+        """A folder of this machine with every file of the store as of now; for a store in a folder, that folder."""
+        from mtlfleet.store.mirror import files
+
+        return files(self.root, use_snapshot=use_snapshot)
 
     @contextmanager
     def session(self, *, use_snapshot: bool = True) -> Iterator[Session]:
@@ -32,10 +40,14 @@ class Store:
 
         from mtlfleet.store.session import attach_live, lock_down
 
-        with tempfile.TemporaryDirectory(prefix="mtlfleet-") as scratch:  # where large sorts spill to
+        # The scratch folder is where large sorts spill to.
+        with (
+            self.files(use_snapshot=use_snapshot) as folder,
+            tempfile.TemporaryDirectory(prefix="mtlfleet-") as scratch,
+        ):
             con = duckdb.connect(":memory:", config={"temp_directory": scratch})
             try:
-                freshness = attach_live(con, self.root, use_snapshot=use_snapshot)
+                freshness = attach_live(con, folder, use_snapshot=use_snapshot)
                 lock_down(con)
                 yield Session(con, freshness)
             finally:
@@ -67,12 +79,7 @@ class Store:
 
     def studies(self) -> list[str]:
         """Names of the studies with files here."""
-        return sorted(
-            {
-                *layout.names_of(self.root / "documents", "study"),
-                *layout.names_of(self.root / "segments", "study"),
-            }
-        )
+        return layout.studies_in(at(self.root))
 
     def one_study(self) -> str:
         """The study this store is about. Raises UsageError when that is not clear."""
@@ -115,26 +122,31 @@ class Session:
             raise QueryFailed(str(error)) from error
 
 
-def open_store(path: Path | str) -> Store:
-    """The store of a study file, of a store folder, or of its ``results.duckdb``.
+def open_store(path: Root) -> Store:
+    """The store of a study file, of a store folder or ``s3://bucket/prefix``, or of its ``results.duckdb``.
 
     Raises EnvironmentProblem when there is nothing to open yet, StudyInvalid for a study file with errors.
     """
+    if is_object_storage(path):
+        return _open_root(at(path).root)
     path = Path(path)
     if path.is_dir() or path.name == layout.SNAPSHOT:
-        folder = path if path.is_dir() else path.parent
-        if not layout.is_store(folder):
-            raise EnvironmentProblem(
-                f"{folder} is not a results store",
-                notes=["expected segments/, documents/ or results.duckdb in it"],
-                help="name the study file, or the folder `runs/<study>` beside it",
-            )
-        return Store(folder.resolve())
+        return _open_root((path if path.is_dir() else path.parent).resolve())
     if not path.exists():
         raise UsageError(f"no such study file or store: {path}")
     from mtlfleet.plan import Study
 
     study = Study.load(path)
-    if not layout.is_store(study.root):
+    if not layout.is_store(at(study.root)):
         raise EnvironmentProblem(f"nothing has run: {study.root} holds no results", help=f"mtlfleet launch {path}")
     return Store(study.root, study.name)
+
+
+def _open_root(root: Root) -> Store:
+    if not layout.is_store(at(root)):
+        raise EnvironmentProblem(
+            f"{root} is not a results store",
+            notes=["expected segments/, documents/ or results.duckdb in it"],
+            help="name the study file, or the folder `runs/<study>` beside it",
+        )
+    return Store(root)

@@ -9,14 +9,15 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from mtlfleet.store import durable, layout, stamp
+from mtlfleet.plan.place import Root
+from mtlfleet.store import layout, stamp
 from mtlfleet.store.attempts import claim_attempt, end_attempt
 from mtlfleet.store.failpoints import failpoint
+from mtlfleet.store.place import at
 from mtlfleet.store.schema import SCHEMA_VERSION, SEGMENT_TABLES
 
 FLUSH_S = 10.0  # at first: a short run is seen soon
@@ -30,7 +31,7 @@ Row = tuple[Any, ...]
 class Part(NamedTuple):
     """One segment on its way: once it has a name, its bytes never change, however often writing them is tried."""
 
-    path: Path
+    key: str
     content: bytes
 
 
@@ -43,11 +44,12 @@ class AttemptWriter:
     a later flush tries again, with the same bytes under the same name: an ingester may have seen the first try.
     """
 
-    def __init__(self, root: Path, study: str, trial: str, attempt: int, restored_step: int) -> None:
+    def __init__(self, root: Root, study: str, trial: str, attempt: int, restored_step: int) -> None:
         self.root, self.study, self.trial = root, study, trial
         self.attempt = attempt
         self.restored_step = restored_step
-        self.folder = layout.trial_folder(root, study, trial) / f"attempt={attempt}"
+        self.place = at(root)
+        self.folder = layout.attempt_key(study, trial, attempt)
         self._buffers: dict[str, list[Row]] = {name: [] for name in SEGMENT_TABLES}
         self._parts: dict[str, int] = dict.fromkeys(SEGMENT_TABLES, 0)
         self._parts_made: list[Part] = []  # encoded, not yet acknowledged; in the order of their rows
@@ -63,7 +65,7 @@ class AttemptWriter:
     @classmethod
     def claim(
         cls,
-        root: Path | str,
+        root: Root,
         study: str,
         trial: str,
         *,
@@ -77,7 +79,6 @@ class AttemptWriter:
         ``facts`` (node, ray_trial_id, environment, ...) are kept in the claim file. Raises EnvironmentProblem when the
         checkpoint was superseded while loading, or when the disk does not take the claim.
         """
-        root = Path(root)
         claim = {
             "started_at": datetime.now(UTC).isoformat(),
             "pid": os.getpid(),
@@ -216,8 +217,7 @@ class AttemptWriter:
                     self._encode(table, rows)
             while self._parts_made:
                 part = self._parts_made[0]
-                durable.make_folder(self.folder)
-                durable.replace(part.path, part.content, mode=0o444)
+                self.place.put(part.key, part.content)
                 failpoint("durable-not-acknowledged")
                 self._parts_made = self._parts_made[1:]
 
@@ -230,7 +230,7 @@ class AttemptWriter:
         values = [pa.array(column, type=f.type) for column, f in zip(columns, list(schema)[len(keys) :], strict=True)]
         content = stamp.encode(pa.Table.from_arrays([*keys, *values], schema=schema), self._facts(table))
         number = self._parts[table] + 1
-        self._parts_made = [*self._parts_made, Part(self.folder / f"{table}-{number:06d}.parquet", content)]
+        self._parts_made = [*self._parts_made, Part(f"{self.folder}/{table}-{number:06d}.parquet", content)]
         self._parts[table] = number
 
     @property

@@ -12,7 +12,8 @@ from mtlfleet.strategies.base import Phase, Strategy, strategy
 class Individual(Strategy):
     """Train what is private to each task, freeze it, then train the shared part and the gates.
 
-    Made for ``smtl``: in the phase ``private`` its gates are shut, which is single-task learning; in the phase
+    Made for ``smtl`` and equal weights: in the phase ``private`` its gates are shut and get gradients of zero, which is
+    single-task learning; in the phase
     ``public`` the private encoders and the heads rest, so that a gate that stays shut is still that.
 
     Source      the individual strategy of Yue et al., Deep Safe Multi-Task Learning, 2022; a reconstruction.
@@ -31,7 +32,7 @@ class Individual(Strategy):
     def phases(self, total_steps: int) -> tuple[Phase, ...]:
         first = round(total_steps * self.private)
         found = (
-            Phase(name="private", steps=first, trainable=("task:*",)),
+            Phase(name="private", steps=first, trainable=("task:*", "gate*")),
             Phase(name="public", steps=total_steps - first, trainable=("shared", "gate*", "aux")),
         )
         return tuple(phase for phase in found if phase.steps)

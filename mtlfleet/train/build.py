@@ -14,6 +14,7 @@ from torch import nn
 from mtlfleet.architectures.base import Architecture
 from mtlfleet.datasets.base import Dataset, Samples, Split
 from mtlfleet.methods.base import Method
+from mtlfleet.plan.place import Root
 from mtlfleet.plan.streams import stream
 from mtlfleet.plan.tasks import Task
 from mtlfleet.plan.trial import Spec, Trial, canonical
@@ -25,7 +26,7 @@ from mtlfleet.strategies.base import Strategy
 class Site:
     """Where this machine keeps a study: facts that never enter a trial's key."""
 
-    root: Path
+    root: Root
     study: str
     plugins: tuple[str, ...] = ()
     base: Path = Path()

@@ -1,4 +1,4 @@
-"""A checkpoint: everything a trial needs to go on as if nothing had happened, in a directory renamed into place.
+"""A checkpoint: everything a trial needs to go on as if nothing had happened, in a folder.
 
 ``model.safetensors`` and ``best.safetensors`` hold weights; ``state.pt`` holds optimizer, method, position and every
 rank's random state, and is read with ``weights_only``: loading a checkpoint runs no code from it. ``sha256.json`` tells
@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import random
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 Weights = Mapping[str, Tensor]
+Loaded = tuple[dict[str, Tensor], dict[str, Tensor] | None, dict[str, Any]]  # model, best or None, the rest
 
 MANIFEST = "sha256.json"  # of every other file: a flipped bit in weights would train on without a word
 
@@ -35,7 +34,6 @@ UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.Unpi
 class Saved:
     """What a written checkpoint is known by."""
 
-    path: Path
     size_bytes: int
     sha256: str
 
@@ -64,31 +62,21 @@ def set_random_state(packed: Tensor) -> None:
     random.setstate((3, tuple(python), None))
 
 
-def save(target: Path, model: Weights, best: Weights | None, state: Mapping[str, Any]) -> Saved:
-    """Write to a temporary directory, sync, rename to ``target``: a reader finds a whole checkpoint or none."""
-    temporary = target.with_name(f".tmp-{target.name}-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file(_plain(model), temporary / "model.safetensors")
+def save(folder: Path, model: Weights, best: Weights | None, state: Mapping[str, Any]) -> Saved:
+    """Write every file into an empty folder, the manifest last. What makes the folder a checkpoint is
+    ``store.new_checkpoint``: a reader finds a whole one or none."""
+    save_file(_plain(model), folder / "model.safetensors")
     if best is not None:
-        save_file(_plain(best), temporary / "best.safetensors")
-    torch.save(dict(state), temporary / "state.pt")
-    sums = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
+        save_file(_plain(best), folder / "best.safetensors")
+    torch.save(dict(state), folder / "state.pt")
+    sums = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
     manifest = json.dumps(sums, sort_keys=True)
-    (temporary / MANIFEST).write_text(manifest)
-    size = 0
-    for file in temporary.iterdir():
-        size += file.stat().st_size
-        _sync(file)
-    _sync(temporary)
-    if target.exists():  # the same attempt at the same step: an earlier call got this far
-        shutil.rmtree(target)
-    temporary.rename(target)
-    _sync(target.parent)
-    return Saved(target, size, hashlib.sha256(manifest.encode()).hexdigest())
+    (folder / MANIFEST).write_text(manifest)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    return Saved(size, hashlib.sha256(manifest.encode()).hexdigest())
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor] | None, dict[str, Any]]:
+def load(path: Path) -> Loaded:
     """(model weights, best weights or None, state). Raises one of UNREADABLE for anything but what was written."""
     for name, told in json.loads((path / MANIFEST).read_text()).items():
         if _sha256(path / name) != told:
@@ -98,13 +86,6 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor] | None, dict[
     return load_file(path / "model.safetensors"), load_file(best) if best.exists() else None, state
 
 
-def prune(target: Path, keep: int) -> None:
-    """Delete this attempt's older checkpoints but for the newest ``keep``; other attempts' are not ours to delete."""
-    mine = sorted(target.parent.glob(f"step=*-{target.name.rpartition('-')[2]}"))
-    for old in mine[:-keep] if keep else mine:
-        shutil.rmtree(old, ignore_errors=True)
-
-
 def _plain(weights: Weights) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
 
@@ -112,11 +93,3 @@ def _plain(weights: Weights) -> dict[str, Tensor]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

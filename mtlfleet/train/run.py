@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,14 @@ from mtlfleet.engine import GradientEngine, StepInfo, average_buffers, kept_buff
 from mtlfleet.engine.contract import Context
 from mtlfleet.plan.streams import stream
 from mtlfleet.plan.trial import Trial
-from mtlfleet.store import AttemptWriter, checkpoint_path, restorables
+from mtlfleet.store import (
+    AttemptWriter,
+    checkpoint_key,
+    new_checkpoint,
+    open_checkpoint,
+    prune_checkpoints,
+    restorables,
+)
 from mtlfleet.strategies.base import Phase
 from mtlfleet.train import checkpoint
 from mtlfleet.train.build import Parts, Site, build, seed_torch
@@ -71,9 +77,10 @@ class TrialRun:
         return self._progress("running")
 
     def _restore_and_claim(self, facts: Mapping[str, object]) -> None:
-        path: str | None = self.comm.share(self._readable_checkpoint() if self.comm.rank == 0 else None)
-        if path is not None:
-            self._restore(Path(path))
+        found = self._readable_checkpoint() if self.comm.rank == 0 else None
+        key: str | None = self.comm.share(found[0] if found else None)
+        if key is not None:
+            self._restore(found[1] if found else self._load(key))
         self.writer: AttemptWriter | None = None
         if self.comm.rank == 0:
             # Claimed after loading: the step written down is the step that was really restored.
@@ -82,22 +89,24 @@ class TrialRun:
                 self.site.study,
                 self.trial.id,
                 restored_step=self.position.step,
-                restored_checkpoint=path,
+                restored_checkpoint=key,
                 world_size=self.comm.world,
                 facts=facts,
             )
         self.attempt: int = self.comm.share(self.writer.attempt if self.writer else None)
 
-    def _readable_checkpoint(self) -> str | None:
+    def _readable_checkpoint(self) -> tuple[str, checkpoint.Loaded] | None:
         """The newest checkpoint that counts and can be read whole; a damaged one costs work, not the trial."""
         for found in restorables(self.site.root, self.site.study, self.trial.id):
             try:
-                checkpoint.load(found.path)
+                return found.key, self._load(found.key)
             except checkpoint.UNREADABLE as error:
-                log.warning("checkpoint %s cannot be read and is passed over: %s", found.path, error)
-            else:
-                return str(found.path)
+                log.warning("checkpoint %s cannot be read and is passed over: %s", found.key, error)
         return None
+
+    def _load(self, key: str) -> checkpoint.Loaded:
+        with open_checkpoint(self.site.root, key) as folder:
+            return checkpoint.load(folder)
 
     def advance(self, seconds: float = 1.0) -> Progress:
         """Train to the first evaluation or checkpoint boundary at least ``seconds`` away, or to the end.
@@ -268,15 +277,14 @@ class TrialRun:
             "position": vars(self.position).copy(),
             "random": states,
         }
-        target = checkpoint_path(self.site.root, self.site.study, self.trial.id, self.position.step, self.attempt)
-        saved = checkpoint.save(target, self.parts.model.state_dict(), self.best, state)
-        checkpoint.prune(target, keep=2)
-        self.writer.checkpoint(
-            self.position.step, str(saved.path.relative_to(self.site.root)), saved.size_bytes, saved.sha256
-        )
+        step, place = self.position.step, (self.site.root, self.site.study, self.trial.id)
+        with new_checkpoint(*place, step, self.attempt) as folder:
+            saved = checkpoint.save(folder, self.parts.model.state_dict(), self.best, state)
+        prune_checkpoints(*place, self.attempt, keep=2)
+        self.writer.checkpoint(step, checkpoint_key(*place[1:], step, self.attempt), saved.size_bytes, saved.sha256)
 
-    def _restore(self, path: Path) -> None:
-        weights, best, state = checkpoint.load(path)
+    def _restore(self, loaded: checkpoint.Loaded) -> None:
+        weights, best, state = loaded
         self.parts.model.load_state_dict(weights)
         self.best = {name: tensor.to(self.comm.device) for name, tensor in best.items()} if best else None
         self.optimizers.load_state_dict(state["optimizer"])
@@ -292,8 +300,7 @@ class TrialRun:
     def _end(self, state: str, reason: str) -> Progress:
         if self.writer is not None:
             self._close(state, reason)
-            target = checkpoint_path(self.site.root, self.site.study, self.trial.id, self.position.step, self.attempt)
-            checkpoint.prune(target, keep=0)
+            prune_checkpoints(self.site.root, self.site.study, self.trial.id, self.attempt, keep=0)
         return self._progress(state)
 
     def _close(self, state: str, reason: str) -> None:

@@ -31,7 +31,7 @@ MUTANTS = (
     "ledger-in-its-own-transaction", "checkpoint-before-flush", "no-attempt-window", "ack-before-durable",
     "no-checkpoint-window",
 )  # fmt: skip
-# point -> how often it may have been passed before; the program's own points are the last four
+# point -> how often it may have been passed before; the program's own points are `mid-step` and the one after it
 WORKER_POINTS = {
     "before-link": 2, "after-link": 2, "half-written": 6, "before-rename": 6, "after-rename": 6,
     "durable-not-acknowledged": 6, "flushed-not-ended": 1,
@@ -61,7 +61,7 @@ def value(trial: str, step: int, row: int) -> float:
 
 def work(root: str, trial: str, mutant: str, point: str, quick: bool) -> None:
     """One attempt of a trial, from the newest checkpoint that counts to its end."""
-    from mtlfleet.store import AttemptWriter, checkpoint_path, failpoints, restorable, writer
+    from mtlfleet.store import AttemptWriter, failpoints, new_checkpoint, restorable, writer
     from mtlfleet.store.failpoints import failpoint
 
     spoil(mutant)
@@ -71,7 +71,7 @@ def work(root: str, trial: str, mutant: str, point: str, quick: bool) -> None:
     found = restorable(root, STUDY, trial)
     start = found.step if found else 0
     log = AttemptWriter.claim(
-        root, STUDY, trial, restored_step=start, restored_checkpoint=str(found.path) if found else None, world_size=1
+        root, STUDY, trial, restored_step=start, restored_checkpoint=found.key if found else None, world_size=1
     )
     acks = Path(root) / "acks" / f"{trial}-{log.attempt}"
     acks.parent.mkdir(exist_ok=True)
@@ -89,13 +89,8 @@ def work(root: str, trial: str, mutant: str, point: str, quick: bool) -> None:
             if mutant != "checkpoint-before-flush":
                 log.flush()
                 failpoint("flushed-before-checkpoint")
-            target = checkpoint_path(Path(root), STUDY, trial, step, log.attempt)
-            half = target.with_name(f".{target.name}.tmp-{os.getpid()}")
-            half.mkdir(parents=True)
-            (half / "state").write_text(str(step))
-            failpoint("half-checkpoint")
-            half.rename(target)
-            failpoint("after-checkpoint-rename")
+            with new_checkpoint(root, STUDY, trial, step, log.attempt) as folder:
+                (folder / "state").write_text(str(step))
             log.flush()
         time.sleep(0.002)
     log.close("done", last_step=STEPS)

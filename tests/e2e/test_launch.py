@@ -74,6 +74,14 @@ def test_each_rank_left_a_log(finished: tuple[Path, str]) -> None:
         assert "begins at step 0" in said.stdout
 
 
+def test_doctor_finds_a_launched_store_sound(finished: tuple[Path, str]) -> None:
+    study, _ = finished
+    found = fleet.run("doctor", study, "--json")
+    assert found.returncode == 0, found.stdout + found.stderr
+    report = json.loads(found.stdout)
+    assert report["problems"] == [] and report["segments"] > 0 and report["rows"] > 0
+
+
 def test_launching_again_runs_nothing(finished: tuple[Path, str]) -> None:
     study, digest = finished
     again = fleet.run("launch", study, "--json")

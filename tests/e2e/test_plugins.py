@@ -34,11 +34,21 @@ class Tilt(LossWeighting[None]):
     def weigh(self, losses, state, at):
         return Decision(Weights(losses**self.power), None)
 '''
+PYPROJECT = """\
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "mylab"
+version = "1.0"
+[project.entry-points."mtlfleet.plugins"]
+methods = "mylab.lifted"
+"""
 STUDY = """\
 schema: mtlfleet/study/1
 study: tiny
 plugins: [./tilt.py, mylab.view_methods]
-methods: {sum: {}, tilt: {}, flat: {use: tilt, params: {power: 0.0}}, two_batches: {}}
+methods: {sum: {}, tilt: {}, flat: {use: tilt, params: {power: 0.0}}, two_batches: {}, lifted: {}}
 datasets: {synth: {use: synthetic_regression, params: {train: 96, val: 32, test: 32, dim: 8}}}
 architectures: {mlp: {use: hps, params: {width: 8}}}
 seeds: [1]
@@ -57,15 +67,21 @@ def run(*words: str | Path, packages: Path) -> subprocess.CompletedProcess[str]:
 def launched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(the study, where the package lies)"""
     folder = tmp_path_factory.mktemp("plugins")
-    package = folder / "elsewhere" / "mylab"
+    source, site = folder / "source", folder / "elsewhere"
+    package = source / "mylab"
     package.mkdir(parents=True)
+    (source / "pyproject.toml").write_text(PYPROJECT)
     (package / "__init__.py").write_text("")
+    (package / "lifted.py").write_text(TILT.replace("tilt", "lifted").replace("losses**self.power", "losses + 1.0"))
     shutil.copy(HERE.parent / "distributed" / "view_methods.py", package)
+    install = ["-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", str(site), str(source)]
+    subprocess.run([sys.executable, *install], check=True, capture_output=True, timeout=300)
+    shutil.rmtree(source)  # what is used is what was installed
     study = fleet.write(folder / "study", STUDY)
     study.with_name("tilt.py").write_text(TILT)
-    done = run("launch", study, packages=package.parent)
+    done = run("launch", study, packages=site)
     assert done.returncode == 0, done.stdout + done.stderr
-    return study, package.parent
+    return study, site
 
 
 def rows(launched: tuple[Path, Path], query: str) -> list[dict[str, object]]:
@@ -82,7 +98,7 @@ def test_their_trials_end_with_test_metrics(launched: tuple[Path, Path]) -> None
         "using (study_id, trial_id, method) where split = 'test' group by method order by method",
     )
     assert [(row["method"], row["state"]) for row in found] == [
-        (name, "done") for name in ("flat", "sum", "tilt", "two_batches")
+        (name, "done") for name in ("flat", "lifted", "sum", "tilt", "two_batches")
     ]
     assert len({row["n"] for row in found}) == 1
     weights = rows(
@@ -92,6 +108,24 @@ def test_their_trials_end_with_test_metrics(launched: tuple[Path, Path]) -> None
     assert weights
     for row in weights:
         assert row["weights"] == pytest.approx(row["losses"], rel=1e-6)
+
+
+def test_an_installed_method_needs_no_other_file(launched: tuple[Path, Path]) -> None:
+    """One file in a package with an entry point: the study names it, `methods` lists, shows and checks it."""
+    study, site = launched
+    assert "lifted" not in study.read_text().partition("methods:")[0]  # not among the study's plug-ins
+    listed = json.loads(run("methods", "list", "--json", packages=site).stdout)["methods"]
+    assert {"name": "lifted", "module": "mylab.lifted"}.items() <= next(
+        m for m in listed if m["name"] == "lifted"
+    ).items()
+    shown = run("methods", "show", "lifted", packages=site)
+    assert shown.returncode == 0 and "Weights that grow with the loss." in shown.stdout
+    checked = json.loads(run("methods", "check", "lifted", "--json", packages=site).stdout)
+    assert checked["kept"] and len(checked["contracts"]) == 9
+    # one that takes two batches a step keeps its contracts too, with batches that differ
+    several = json.loads(run("methods", "check", "mylab.view_methods", "--json", packages=site).stdout)
+    assert several["kept"] and "two_batches" in several["methods"]
+    assert run("methods", "show", "lifted", packages=site / "nowhere").returncode != 0
 
 
 def test_a_plugin_that_does_what_ours_does_is_found_out(launched: tuple[Path, Path]) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from mtlfleet.plan.claims import Baseline, Claim, Estimand
-from mtlfleet_analysis.evidence import Evidence, Registration
+from mtlfleet_analysis.evidence import Evidence, External, Registration, Trace
 from mtlfleet_analysis.judging import judge_evidence
+from mtlfleet_analysis.report import of_evidence
 from mtlfleet_analysis.report import page as report_page
 from mtlfleet_analysis.simulation import BEFORE, Design, simulate
 
@@ -122,6 +123,15 @@ def poisoned(payload: str) -> tuple[Evidence, list[Claim]]:
         versions={"mtlfleet": bad("1")},
         labels={bad("pcgrad"): bad("Label")},
     )
+    everywhere = {"dataset": evidence.datasets[0], "architecture": evidence.architectures[0]}
+    traces = tuple(
+        Trace(quantity=q, method=bad("ls"), **everywhere, step=s, what=bad("a pair"), low=0.1, middle=0.2, high=0.3)
+        for q in ("cosine", "weight")
+        for s in (10, 20)
+    )
+    numbers = {"task": bad("left"), "metric": bad("error"), "value": 0.5}
+    published = (External(source=bad("A paper"), dataset=bad("digits"), method=bad("theirs"), **numbers),)
+    evidence = replace(evidence, traces=traces, external=published)
     locks = tuple(
         Registration(claim_id=c.id, number=1, registration=c.registration(evidence.sha256), registered_at=BEFORE)
         for c in asked
@@ -169,7 +179,8 @@ def test_an_ordinary_report(browser: Any, ordinary: Path, width: int, dark: bool
     assert visit.complaints == []
     assert visit.overflow() <= 0
     assert visit.count("article.card") == 3
-    assert visit.count("script") == visit.count("img") == visit.count("[style]") == 0
+    assert visit.count("script") == 1
+    assert visit.count("img") == visit.count("[style]") == 0
     paper, ink = (
         visit.page.evaluate(f"getComputedStyle(document.body).{what}") for what in ("backgroundColor", "color")
     )
@@ -182,9 +193,18 @@ def test_figures_show_what_they_are_about(browser: Any, ordinary: Path) -> None:
     assert visit.count("#effects svg") == 2
     assert visit.count("#effects .mark-symbol path") == visit.count("#claims .card:not(.invalid)")
     assert visit.count("#tradeoffs svg") == visit.count("#tasks svg") == 2
-    seeds = visit.count("#tradeoffs .layer_1_marks path")
+    seeds = visit.count("#tradeoffs .layer_3_marks path")
     assert seeds >= 2 * 5 * 4  # two datasets, at least five methods with at least four seeds that gave numbers
-    assert visit.count("#tradeoffs .layer_0_layer_0_marks path") == 4  # two baselines' sweeps on two datasets
+    assert visit.count("#tradeoffs .layer_0_marks path") == 4  # two baselines' fronts on two datasets
+    assert visit.count("#profiles svg") == 1
+    assert visit.count("#profiles .mark-line path") == 4
+    assert visit.count("#tuning svg") == 2
+    assert (
+        visit.count("#tuning .mark-symbol path") >= 2 * 4 * 2
+    )  # by trials and hours, four methods, one and two trials
+    assert visit.count("#ranks") == 0  # two datasets
+    assert visit.count("#seeds svg") == 2
+    assert visit.count("#seeds .mark-symbol path") >= 2 * 4 * 4
     assert visit.count("#tasks .mark-text.layer_1_marks text") == 2 * 4 * 2  # datasets, methods, tasks
     assert visit.count("#leaderboard svg circle") == 5
     for figure in visit.page.locator("svg.drawing").all():
@@ -209,7 +229,8 @@ def test_no_text_becomes_an_element(browser: Any, tmp_path: Path, payload: str) 
     assert visit.requests == [path.as_uri()]
     assert visit.complaints == []
     assert visit.page.evaluate("window.pwned === undefined")
-    for tag in ("script", "iframe", "object", "embed", "form", "input", "base", "img", "image", "foreignObject"):
+    assert visit.count("script") == 1
+    for tag in ("iframe", "object", "embed", "form", "input", "base", "img", "image", "foreignObject"):
         assert visit.count(tag) == 0, tag
     assert visit.count("style") == 1
     assert visit.count("a:not([href^='#'])") == 0
@@ -221,6 +242,34 @@ def test_no_text_becomes_an_element(browser: Any, tmp_path: Path, payload: str) 
     assert payload[:12].split("\u202e")[0] in text.replace("\n", "")
     assert "\u202e" not in path.read_text()
     assert "\x1b" not in path.read_text()
+
+
+def test_tables_sort_by_their_heads(browser: Any, ordinary: Path) -> None:
+    visit = Visit(browser, ordinary, 1280)
+    column = "[...document.querySelectorAll('.board tbody tr')].map(r => Number(r.cells[2].dataset.v))"
+    head = visit.page.locator(".board th button").nth(1)  # improvement
+    head.click()
+    up = visit.page.evaluate(column)
+    assert up == sorted(up)
+    assert len(set(up)) == len(up) == 5
+    head.click()
+    assert visit.page.evaluate(column) == up[::-1]
+    assert visit.complaints == []
+
+
+def test_interactive_figures_are_a_page_of_their_own(browser: Any, tmp_path: Path) -> None:
+    """Drawn in the browser by an inlined bundle: no request and no complaint, and hostile names stay text."""
+    evidence, asked = poisoned(PAYLOADS[0])
+    made = of_evidence(evidence, asked)
+    path = made.write(tmp_path / "r.html", interactive=True)[2]
+    visit = Visit(browser, path, 1280)
+    visit.page.wait_for_function(f"document.querySelectorAll('.vega svg').length === {len(made.figures)}")
+    assert visit.requests == [path.as_uri()]
+    assert visit.complaints == []
+    assert visit.page.evaluate("window.pwned === undefined")
+    assert visit.count("img") == visit.count("a[href]") == 0
+    assert visit.count(".vega svg .mark-symbol path") > 20
+    assert "eval" in visit.page.inner_text("header")
 
 
 def test_a_missing_browser_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

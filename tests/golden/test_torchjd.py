@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import warnings
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtlfleet import methods
+from mtlfleet import methods, testing
 from mtlfleet.engine.gradients import Losses, Step
 from mtlfleet.engine.reference import DenseGradients
 from mtlfleet.errors import UnknownName
@@ -245,6 +247,53 @@ def test_learned_scales_follow_theirs_under_adam(seed: int, tasks: int) -> None:
 
 
 @FEW
+@given(seeds, st.integers(1, 5), st.sampled_from([0.5, 2.0]))
+def test_dynamic_weights_over_four_epochs(seed: int, tasks: int, temperature: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    theirs, ours = scalarization.DWA(temperature), methods.build("dwa", temperature=temperature)
+    state = ours.init(tasks)
+    for epoch in range(4):
+        for number in range(3):
+            losses = torch.rand(tasks, generator=generator, dtype=torch.float64) + 0.1
+            found, state, _ = ours.weigh(Losses(losses), state, Step(3 * epoch + number, epoch))
+            torch.testing.assert_close(found, scalarized(theirs, losses), rtol=1e-9, atol=1e-12)
+        theirs.step()
+
+
+@FEW
+@given(seeds, st.integers(1, 5), st.sampled_from([0.0, 1e-3, 1e-1]))
+def test_famo_over_five_steps(seed: int, tasks: int, gamma: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    theirs = scalarization.FAMO(tasks, lr=0.025, weight_decay=gamma).double()
+    ours = methods.build("famo", lr_w=0.025, gamma=gamma)
+    state = ours.init(tasks)
+    for number in range(5):
+        before = torch.rand(tasks, generator=generator, dtype=torch.float64) + 0.1
+        after = before * (0.8 + 0.3 * torch.rand(tasks, generator=generator, dtype=torch.float64))
+        found, state, _ = ours.weigh(Losses(before), state, Step(number))
+        torch.testing.assert_close(found, scalarized(theirs, before), rtol=1e-6, atol=1e-8)
+        theirs.update(after)
+        state = ours.observe(Losses(before), Losses(after), state, Step(number))
+        torch.testing.assert_close(state.value, theirs._w.detach(), rtol=1e-6, atol=1e-8)
+
+
+@FEW
+@given(seeds, st.integers(1, 8))
+def test_sums_means_constants_and_random_weights(seed: int, tasks: int) -> None:
+    rows, given_weights = jacobian(tasks, seed), tuple(float(k + 1) for k in range(tasks))
+    close = torch.testing.assert_close
+    close(methods.combine("sum", rows), aggregation.Sum()(rows))
+    close(methods.combine("linear", rows) / tasks, aggregation.Mean()(rows))
+    constant = torch.tensor(given_weights, dtype=torch.float64)
+    scaled = constant * tasks / constant.sum()
+    close(methods.combine("linear", rows, weights=given_weights), aggregation.Constant(scaled)(rows))
+    drawn = torch.randn(tasks, generator=Step(seed=seed).generator("rlw"), dtype=torch.float64)
+    with patch("torch.randn", lambda *_, **__: drawn):
+        theirs = aggregation.Random()(rows)
+    close(methods.combine("rlw@native", rows, seed=seed), theirs)
+
+
+@FEW
 @given(seeds, st.floats(0, 0.95))
 def test_smoothed_weights(seed: int, ema: float) -> None:
     theirs = aggregation.CRMOGMWeighting(aggregation.AlignedMTLWeighting(), alpha=ema)
@@ -268,6 +317,28 @@ def test_their_components_run_on_our_engine(seed: int, tasks: int, name: str) ->
     torch.testing.assert_close(found, scalarized(scalarization.STCH(mu=0.3), losses))
 
 
+@pytest.mark.parametrize("name", ["GradVac", "PCD"])
+def test_what_their_components_remember_is_a_value(name: str) -> None:
+    """Three steps, each from a state that went through a checkpoint, are those of one living object of theirs."""
+    theirs = getattr(aggregation, f"{name}Weighting")()
+    ours = methods.build(f"torchjd.{name}")
+    state = ours.init(4)
+    for step in range(3):
+        rows = jacobian(4, step) - 0.2 * jacobian(1, step + 1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream(7, "torchjd", step))
+            expected = theirs(rows @ rows.T)
+        grads = DenseGradients(rows)
+        state, _ = ours.step(grads, state, Step(step, seed=7))
+        torch.testing.assert_close(grads.weights, expected)
+        buffer = io.BytesIO()
+        torch.save(ours.pack(state), buffer)
+        buffer.seek(0)
+        state = ours.unpack(torch.load(buffer, weights_only=True), 4)
+    for check in testing.method_checks(f"torchjd.{name}"):
+        check()
+
+
 def test_their_random_components_draw_from_our_address() -> None:
     rows = jacobian(5, 0)[:, :4]
     drawn = [methods.weights("torchjd.PCGrad", rows, seed=seed) for seed in (1, 1, 2, 3)]
@@ -279,7 +350,7 @@ def test_their_random_components_draw_from_our_address() -> None:
     ("name", "kind", "said"),
     [
         ("torchjd.UPGrda", UnknownName, "did you mean `UPGrad`"),
-        ("torchjd.GradVac", OutOfDomain, "keeps state"),
+        ("torchjd.DWA", OutOfDomain, "keeps state"),
         ("torchjd.UW", OutOfDomain, "shape"),
         ("torchjd.ExcessMTL", UnknownName, "known"),
         ("torchJD.UPGrad", UnknownName, "no method is called"),
@@ -314,3 +385,19 @@ def test_pcd_over_three_steps(seed: int, tasks: int, tau: float) -> None:
         found, state, status = ours.weigh(gram, Losses(torch.ones(tasks)), state, Step(step))
         assert status in ("ok", "infeasible")
         torch.testing.assert_close(found, theirs(gram), rtol=1e-6, atol=1e-8)
+
+
+def test_every_method_of_theirs_is_compared_here_or_left_out_for_a_reason() -> None:
+    """What the library has, against the names this file mentions."""
+    left_out = {
+        "Aggregator": "a base class", "GramianWeightedAggregator": "a base class", "Scalarizer": "a base class",
+        "WeightedAggregator": "a base class", "Weighting": "a base class",
+        "Krum": "against faulty workers, no balancing", "TrimmedMean": "against faulty workers, no balancing",
+        "COSMOS": "conditions the model on a preference", "PBI": "needs an ideal point for Pareto fronts",
+    }  # fmt: skip
+    source = Path(__file__).read_text(encoding="utf-8").partition("def test_every_method_of_theirs")[0]
+    names = {*aggregation.__all__, *scalarization.__all__}
+    plain = {name.removesuffix("Weighting") or name for name in names}
+    assert "UPGrad" in plain and len(plain) > 25
+    missing = {n for n in plain if f".{n}(" not in source and f".{n}Weighting(" not in source}
+    assert missing == set(left_out)

@@ -36,6 +36,11 @@ def flip_p(d: Floats, strata: list[Hashable], alternative: str = "greater") -> f
     return sign_flip_test(d.ravel(), strata, alternative, flips=FLIPS).p_value  # type: ignore[arg-type]
 
 
+def _quick_p(d: Floats, strata: list[Hashable]) -> float:
+    """Fewer flips still resolve 0.05 / 15, and keep the level."""
+    return sign_flip_test(d.ravel(), strata, "greater", flips=FLIPS // 2).p_value
+
+
 def false_positives(datasets: int, seeds: int) -> Callable[[Noise, int, int], list[Finding]]:
     """G1: no effect, these datasets."""
 
@@ -81,7 +86,7 @@ def family(datasets: int, seeds: int) -> Callable[[Noise, int, int], list[Findin
         rng, hits = generator(seed, 3, datasets, seeds), []
         for _ in range(studies):
             runs = noise.runs(rng, 1, METHODS + 1, datasets, seeds)[0]
-            p = [flip_p(runs[m] - runs[-1], strata) for m in range(METHODS)]
+            p = [_quick_p(runs[m] - runs[-1], strata) for m in range(METHODS)]
             hits.append(bool((holm(p) <= 0.05).any()))
         return [at.error(f"sign-flip and Holm, {METHODS} methods", hits)]
 

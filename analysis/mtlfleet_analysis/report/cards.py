@@ -67,6 +67,8 @@ def facts(verdict: Verdict) -> list[tuple[str, str]]:
         ),
         ("scope", "these datasets" if claim.scope == "these_datasets" else "datasets like these"),
         ("registration", detail["standing"]["note"]),
+        *([("taken from", detail["literature"])] if detail.get("literature") else []),
+        *([("look", _look(detail["look"]))] if detail["look"]["kind"] != "fixed" else []),
         ("pairs", ", ".join(f"{d} {n}" for d, n in detail["pairs_per_dataset"].items()) or "none"),
         ("seed correlation ρ", number(detail["rho"], 2)),
         ("failures scored worst", f"{failures['method']} method, {failures['baseline']} baseline"),
@@ -81,6 +83,13 @@ def facts(verdict: Verdict) -> list[tuple[str, str]]:
     if claim.parity == "waived":
         rows.append(("parity waived", claim.parity_reason or "no reason given"))
     return [*rows, ("hash", verdict.sha256[:16])]
+
+
+def _look(look: dict[str, Any]) -> str:
+    """Which look decided, and what it left aside."""
+    unused = f"; {look['unused_seeds']} later seeds not used" if look["unused_seeds"] else ""
+    scheduled = f"{look['number']} of {look['of']}" if look["kind"] == "group_sequential" else "at any time"
+    return f"{scheduled}, {look['seeds']} seeds{unused}"
 
 
 def _choices(verdict: Verdict) -> list[dict[str, str]]:

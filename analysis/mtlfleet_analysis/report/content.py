@@ -105,9 +105,9 @@ def _tradeoffs(evidence: Evidence, verdicts: Sequence[Verdict]) -> list[Figure]:
         spec = (method_figures.pareto if two else method_figures.parallel)(t, list(evidence.methods), title)
         description = f"Trade-off between {len(t.tasks)} tasks of {t.dataset} for {len(evidence.methods)} methods"
         caption = (
-            "Validation. Circles: configurations a baseline tried; a line joins those that no other one beats. Dashed: "
-            "a declared sweep of weights, in their order. Crosses: seeds of the final runs; discs: their means. Up and "
-            "right is better."
+            "Validation. Circles: configurations a baseline tried, without those far from every final run; a line "
+            "joins those that no other one beats. Dashed: a declared sweep of weights, in their order. Crosses: seeds "
+            "of the final runs; filled: their means. Up and right is better."
             if two
             else "Validation, mean over seeds; each axis runs from the worst to the best method. Up is better."
         )

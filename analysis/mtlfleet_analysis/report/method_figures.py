@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mtlfleet_analysis.readings import Change, Tradeoff
-from mtlfleet_analysis.report.palette import BLUE, INK, METHODS, MUTED, ORANGE, PAPER
+from mtlfleet_analysis.report.palette import BLUE, INK, MARKS, METHODS, MUTED, ORANGE, PAPER
 from mtlfleet_analysis.report.vega import Spec, amount, extent, names, spec
+
+
+def method_shapes(methods: Sequence[str]) -> Spec:
+    return {"domain": list(methods), "range": [MARKS[i % len(MARKS)] for i in range(len(methods))]}
 
 
 def method_colours(methods: Sequence[str]) -> Spec:
@@ -14,7 +18,7 @@ def method_colours(methods: Sequence[str]) -> Spec:
 
 
 METHOD_LEGEND: Spec = {
-    "title": None, "orient": "bottom", "columns": 4, "symbolType": "circle", "symbolOpacity": 1, "symbolStrokeWidth": 2,
+    "title": None, "orient": "bottom", "columns": 4, "symbolOpacity": 1, "symbolStrokeWidth": 2,
 }  # fmt: skip
 
 
@@ -24,12 +28,13 @@ def pareto(tradeoff: Tradeoff, methods: Sequence[str], title: str) -> Spec:
     Only configurations that nothing of the same baseline beats are joined, so that a line never links two learning
     rates; a declared sweep of weights is joined through the means of its final runs, in the order of the weights.
     """
-    rows: list[Spec] = [
-        {"method": p.method, "kind": p.kind, "x": p.values[0], "y": p.values[1], "label": p.label, "order": i}
-        for i, p in enumerate(tradeoff.points)
-    ]
+    rows = _within(
+        [{"method": p.method, "kind": p.kind, "x": p.values[0], "y": p.values[1], "label": p.label, "order": i}
+         for i, p in enumerate(tradeoff.points)]
+    )  # fmt: skip
     shown = [m for m in methods if any(r["method"] == m for r in rows)]
     colour = {"field": "method", "type": "nominal", "scale": method_colours(shown), "legend": METHOD_LEGEND}
+    shape = {**colour, "scale": method_shapes(shown)}
     at = {"x": _axis(tradeoff, 0, "x", rows), "y": _axis(tradeoff, 1, "y", rows)}
     hollow = {"type": "point", "filled": False, "size": 26, "opacity": 0.9}
     disc = {"type": "point", "filled": True, "size": 120, "opacity": 1, "stroke": PAPER, "strokeWidth": 1.2}
@@ -42,7 +47,7 @@ def pareto(tradeoff: Tradeoff, methods: Sequence[str], title: str) -> Spec:
         ("datum.kind == 'weight'", dashed, by_weight),
         ("datum.kind == 'front' || datum.kind == 'tried'", hollow, {"color": colour}),
         ("datum.kind == 'seed'", seed, {"color": colour}),
-        ("datum.kind == 'mean'", disc, {"color": colour}),
+        ("datum.kind == 'mean'", disc, {"color": colour, "shape": shape}),
     )
     return spec(
         title=title,
@@ -53,6 +58,19 @@ def pareto(tradeoff: Tradeoff, methods: Sequence[str], title: str) -> Spec:
             {"transform": [{"filter": test}], "mark": mark, "encoding": {**at, **more}} for test, mark, more in layers
         ],
     )
+
+
+def _within(rows: list[Spec]) -> list[Spec]:
+    """Without the configurations that were tried and lie far from every final run: they would squeeze what matters."""
+    final = [r for r in rows if r["kind"] in ("seed", "mean")]
+    if not final:
+        return rows
+    spans = {axis: extent([r[axis] for r in final], 0.35) for axis in ("x", "y")}
+
+    def near(r: Spec) -> bool:
+        return all(low <= r[axis] <= high for axis, (low, high) in spans.items())
+
+    return [r for r in rows if r["kind"] not in ("tried", "front") or near(r)]
 
 
 def _axis(tradeoff: Tradeoff, index: int, field: str, rows: Sequence[Spec]) -> Spec:
@@ -97,7 +115,10 @@ def parallel(tradeoff: Tradeoff, methods: Sequence[str], title: str) -> Spec:
         encoding={"x": x, "y": y, "color": colour},
         layer=[
             {"mark": {"type": "line", "strokeWidth": 2, "opacity": 0.85}},
-            {"mark": {"type": "point", "filled": True, "size": 60, "opacity": 1}},
+            {
+                "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
+                "encoding": {"shape": {**colour, "scale": method_shapes(shown)}},
+            },
         ],
     )
 

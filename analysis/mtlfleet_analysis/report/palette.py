@@ -30,6 +30,9 @@ SHAPES = {
 METHODS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#c2556b", "#7b8794", "#882255", "#44aa99", "#332288")
 
 
+MARKS = ("circle", "square", "triangle-up", "diamond")  # with the hues: twenty methods, each unlike the others
+
+
 def badge(verdict: str, label: str) -> tuple[str, str]:
     """(glyph, name of the look): a refutation by equivalence, or by too small a gain, looks like an equivalence."""
     look = "equivalent" if label == "equivalent" and verdict in ("refuted", "supported") else verdict

@@ -34,7 +34,7 @@ def of_claim(study: str, claim: Claim) -> str:
 def leaderboard(study: str) -> str:
     return (
         "SELECT method, dataset, architecture, n_seeds, -mean AS improvement, ci95, n_failed, n_diverged\n"
-        f"FROM leaderboard WHERE study_id = {quoted(study)} AND metric = 'delta_m_pct'\n"
+        f"FROM leaderboard WHERE study_id = {quoted(study)} AND metric = 'delta_m_pct' AND NOT external\n"
         "ORDER BY dataset, architecture, mean;"
     )
 

@@ -142,10 +142,11 @@ class ResNet(Backbone):
             raise EnvironmentProblem(
                 f"there are no weights at {path}", help="weights are never downloaded: put them there"
             )
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if self.weights_sha256 and found != self.weights_sha256:
-            raise EnvironmentProblem(f"{path} has SHA-256 {found}, the study names {self.weights_sha256}")
+        if self.weights_sha256:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != self.weights_sha256:
+                raise EnvironmentProblem(f"{path} has SHA-256 {found}, the study names {self.weights_sha256}")
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -14,9 +16,16 @@ from mtlfleet.methods.base import Method, Needs, OutOfDomain, Step, TaskGradient
 from mtlfleet.plan.streams import stream
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Remembered:
+    """What a component keeps between its calls, by attribute."""
+
+    kept: Mapping[str, Any]
+
+
 @method("torchjd")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TorchJD(Method[None]):
+class TorchJD(Method[Remembered | None]):
     r"""A weighting or scalarizer of the TorchJD library, run on this engine.
 
     In a study ``use: torchjd.UPGrad``. ``component``: its name, ``UPGrad`` or ``UPGradWeighting`` for weightings of the
@@ -24,12 +33,13 @@ class TorchJD(Method[None]):
     its own arguments; lists of numbers become tensors.
 
     Math        The component's own.
-    Shapes      gram ``[K, K]`` or losses ``[K]`` -> weights ``[K]``; state: none.
+    Shapes      gram ``[K, K]`` or losses ``[K]`` -> weights ``[K]``; state: the component's attributes, or none.
     Source      Quinton and Rey, Jacobian Descent for Multi-Objective Optimization, 2024, and the sources that the
                 library names.
-    Departures  Weights from the Gram matrix in float64 on the CPU; draws are keyed by (seed, step). Components with
-                state or parameters, or that look at the whole Jacobian, are refused: a checkpoint could not hold the
-                former, and the latter exists on no rank. The library's version is not part of a trial's key.
+    Departures  Weights from the Gram matrix in float64 on the CPU; draws are keyed by (seed, step). What ``GradVac``
+                and ``PCD`` remember is in the checkpoint. Scalarizers with state (they want to be told of epochs,
+                steps or an optimizer) are refused, as are components that look at the whole Jacobian, which exists on
+                no rank. The library's version is not part of a trial's key.
     Properties  none
 
     >>> from mtlfleet import methods
@@ -57,8 +67,21 @@ class TorchJD(Method[None]):
     def heads(self) -> str:  # type: ignore[override]
         return "weighted" if _scalarizes(self._built) else "unweighted"
 
-    def step(self, grads: TaskGradients, state: None, at: Step) -> tuple[None, str]:  # noqa: ARG002
+    def init(self, tasks: int) -> Remembered | None:  # noqa: ARG002
+        return Remembered(_memory(self._built)) if _remembers(self._built) else None
+
+    def pack(self, state: Remembered | None) -> dict[str, Any] | None:
+        return None if state is None else dict(state.kept)
+
+    def unpack(self, packed: dict[str, Any] | None, tasks: int) -> Remembered | None:
+        return self.init(tasks) if packed is None else Remembered(packed)
+
+    def step(self, grads: TaskGradients, state: Remembered | None, at: Step) -> tuple[Remembered | None, str]:
         built = self._built
+        if state is not None:  # the component is shared by all trials of this process: a copy takes the step
+            built = copy.deepcopy(built)
+            for name, value in copy.deepcopy(dict(state.kept)).items():
+                setattr(built, name, value)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream(at.seed, "torchjd", at.number))
             if _scalarizes(built):
@@ -67,7 +90,18 @@ class TorchJD(Method[None]):
             else:
                 found = built(grads.gram().to(device="cpu", dtype=torch.float64))
         grads.apply(Weights(found.detach().to(torch.float64)))
-        return None, "ok"
+        return None if state is None else Remembered(_memory(built)), "ok"
+
+
+def _remembers(built: nn.Module) -> bool:
+    stateful = import_module("torchjd").__dict__.get("Stateful") or import_module("torchjd._mixins").Stateful
+    return isinstance(built, stateful)
+
+
+def _memory(built: nn.Module) -> dict[str, Any]:
+    """Buffers and plain attributes, copied."""
+    own = {name: value for name, value in vars(built).items() if name not in vars(nn.Module())}
+    return copy.deepcopy({**built._buffers, **own})
 
 
 def _scalarizes(built: nn.Module) -> bool:
@@ -90,8 +124,7 @@ def _build(component: str, params: str) -> nn.Module:
         built: nn.Module = known[component](**given)
     except (TypeError, ValueError, ImportError) as error:
         raise OutOfDomain(f"torchjd.{component}: {error}", help="see the library's documentation") from error
-    stateful = import_module("torchjd").__dict__.get("Stateful") or import_module("torchjd._mixins").Stateful
-    if isinstance(built, stateful) or any(True for _ in built.parameters()):
+    if (_remembers(built) and _scalarizes(built)) or any(True for _ in built.parameters()):
         raise OutOfDomain(
             f"torchjd.{component} keeps state of its own, which a checkpoint would lose",
             help="`mtlfleet methods list` has most of them under their own names",

@@ -27,7 +27,7 @@ class AutoLambda(LossWeighting[Private]):
                 \nabla_{\theta'} \sum_{k \in P} \ell_k^{val}`, :math:`h_k = [\ell_k(\theta + \epsilon v) -
                 \ell_k(\theta - \epsilon v)] / 2\epsilon`, :math:`\epsilon = 0.01 / \|v\|`; :math:`\lambda` descends
                 along :math:`-\eta h`, then the step is on :math:`\sum_k \lambda_k \ell_k`.
-    Shapes      losses ``[K]`` -> weights ``[K]``; state: the weights ``[K]`` and their Adam moments. A step takes four
+    Shapes      losses ``[K]`` -> weights ``[K]``; state: the weights ``[K]`` and their Adam moments. A step takes five
                 forward and three backward passes, three all-reduces of a gradient and one more batch.
     Source      Liu, James, Davison and Johns, Auto-Lambda: Disentangling Dynamic Task Relationships, TMLR 2022.
     Departures  The four passes see the same dropout and leave running statistics alone, so that the difference is one

@@ -24,7 +24,7 @@ CORE = [e for e in experiments() if e.core]
 @cache
 def short(index: int) -> list[Finding]:
     experiment = CORE[index]
-    studies = STUDIES if experiment.most is None else WHOLE if experiment.most > 200 else CHANGED
+    studies = STUDIES if experiment.most is None else WHOLE if experiment.most > 60 else CHANGED
     return experiment.findings(Noise(), studies, 7)
 
 

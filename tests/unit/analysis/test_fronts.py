@@ -10,8 +10,9 @@ import pytest
 from scipy import stats
 
 from mtlfleet.plan.claims import Baseline, Claim, Estimand
-from mtlfleet_analysis.decision import decide
+from mtlfleet_analysis.decision import FlipTest, decide
 from mtlfleet_analysis.evidence import Evidence
+from mtlfleet_analysis.jointly import EveryPart
 from mtlfleet_analysis.judging import judge_evidence
 from mtlfleet_analysis.pairing import Choice, Pair, Pairing
 from mtlfleet_analysis.pareto import non_dominated
@@ -204,6 +205,32 @@ def test_three_tasks_and_a_baseline_that_validation_chose() -> None:
     assert found.verdict == "supported"
     assert all(c["scores"] for c in found.detail["choices"])
     assert found.detail["front"]["eps"] == 0.0
+
+
+def test_a_sweep_that_was_not_tuned_is_judged_without_choosing_a_point_on_the_runs_that_judge_it() -> None:
+    effects = {**dict.fromkeys(SWEEP, 0.0), "mto": 4.0}
+    answers = {}
+    for effect in (4.0, 0.0):
+        one = claim()
+        design = Design(effects={**effects, "mto": effect}, sweep=SWEEP, seeds=tuple(range(8)), noise=0.4)
+        whole = simulate(design, 3, [one])
+        untuned = replace(whole, runs=whole.phase("final"))
+        answers[effect] = [judge_evidence(e, [one])[0] for e in (whole, untuned)]
+    assert [v.verdict for v in answers[4.0]] == ["supported", "supported"]
+    assert [v.verdict for v in answers[0.0]] == ["refuted", "refuted"]
+    tuned, untuned_verdict = answers[4.0]
+    assert untuned_verdict.p_value == tuned.p_value, "beating every point needs no choice"
+    upper = [v.detail["limits"][1] for v in answers[0.0]]
+    assert upper[1] >= upper[0] - 0.3, "a point that nobody chose costs a share of the level"
+
+
+def test_refuting_an_untuned_sweep_keeps_its_level() -> None:
+    """The method really is one margin better than every point; the worst of nine noisy contrasts must not deny it."""
+    rng, wrong = np.random.default_rng(12), 0
+    for _ in range(150):
+        parts = tuple(FlipTest.of(list(1.0 + rng.standard_normal(8)), [0] * 8, 1) for _ in range(9))
+        wrong += EveryPart(parts).below(1.0) <= 0.05
+    assert wrong / 150 <= float(stats.binom.ppf(0.999, 150, 0.05)) / 150
 
 
 def test_unknown_weights_are_too_coarse_not_fine() -> None:

@@ -177,6 +177,18 @@ def test_stl_must_be_in_the_study_and_finished() -> None:
     assert verdict(metric, without).verdict != "invalid"
 
 
+def test_a_budget_of_steps_is_no_budget_for_a_method_that_draws_three_batches() -> None:
+    by_steps = changed(study(), lambda r: True, budget="steps")
+    assert verdict(claim(), by_steps).verdict != "invalid"
+    more = changed(by_steps, is_final("pcgrad"), batches=3)
+    found = verdict(claim(), more)
+    assert guard_of(found) == ["equal_samples"]
+    assert "ls 1, pcgrad 3" in found.guards[0]
+    assert verdict(claim(parity="waived"), more).verdict != "invalid"
+    by_samples = changed(study(), is_final("pcgrad"), batches=3)
+    assert verdict(claim(), by_samples).verdict != "invalid"
+
+
 def test_test_is_read_once_and_never_while_tuning() -> None:
     assert guard_of(verdict(claim(), changed(study(), is_final("ls", 0), test_reads=2))) == ["test_read_once"]
     peeked = changed(study(), lambda r: r.phase == "tune" and r.method == "ls", test_reads=1)

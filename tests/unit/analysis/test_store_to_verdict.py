@@ -7,9 +7,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from mtlfleet.store import Store
+from mtlfleet.store import Store, write_document
+from mtlfleet.store.external import TABLE, read_published
 from mtlfleet_analysis.evidence import Evidence
 from mtlfleet_analysis.judging import judge_evidence
+from mtlfleet_analysis.leaderboard import leaderboard
 from mtlfleet_analysis.loading import Asked, asked_of_store, from_store, save
 from mtlfleet_analysis.report import queries, render
 
@@ -74,3 +76,40 @@ def test_the_report_of_a_store_repeats_itself(stored: Stored, tmp_path: Path) ->
     assert first == second
     assert re.search(rb"simulated diverged", first)
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["report.html"]
+
+
+def test_published_tables_have_no_say(stored: Stored, tmp_path: Path) -> None:
+    """The same method names and datasets with absurd numbers: every verdict, rank and own row stays as it was."""
+    _evidence, store, asked = stored
+    before = from_store(asked, store)
+    metrics = [{"name": m, "task": "a", "higher_is_better": True} for m in ("accuracy", "other")]
+    lines = {method: [1e6, -1e6] for method in (*asked.methods, "famo")} | {"STL": [1.0, 1.0]}
+    tables = [
+        {"dataset": d, "source": "<b>else</b>", "metrics": metrics, "baseline_row": "STL", "rows": lines,
+         "published_delta_m": {"famo": -4.1}}
+        for d in asked.datasets
+    ]  # fmt: skip
+    (tmp_path / "p.json").write_text(json.dumps({"tables": tables}))
+    write_document(store.root, asked.name, TABLE, read_published(tmp_path / "p.json").rows)
+    after = from_store(asked, store)
+    values = 2 * (len(lines)) + len(lines)  # two metrics and delta_m of every row
+    assert len(after.external) == len(asked.datasets) * values
+    assert replace(after, external=()) == before
+    assert judge_evidence(after, asked.claims) == judge_evidence(before, asked.claims)
+    assert leaderboard(after) == leaderboard(before)
+    page = render(asked, store, tmp_path / "r.html").read_text()
+    assert page.count("Published elsewhere") == len(asked.datasets)
+    assert "famo" in page and "<b>else" not in page and "&lt;b&gt;else" in page
+
+
+def test_a_claim_about_a_method_that_was_only_published_is_not_judged(stored: Stored, tmp_path: Path) -> None:
+    _evidence, store, asked = stored
+    rows = {"STL": [1.0], "famo": [9.0]}
+    metrics = [{"name": "accuracy", "task": "a", "higher_is_better": True}]
+    tables = [
+        {"dataset": d, "source": "s", "metrics": metrics, "baseline_row": "STL", "rows": rows} for d in asked.datasets
+    ]
+    (tmp_path / "p.json").write_text(json.dumps({"tables": tables}))
+    write_document(store.root, asked.name, TABLE, read_published(tmp_path / "p.json").rows)
+    (verdict,) = judge_evidence(from_store(asked, store), [replace(asked.claims[0], method="famo")])
+    assert (verdict.verdict, verdict.p_value, verdict.n_pairs) == ("invalid", None, 0), verdict.sentence

@@ -172,6 +172,75 @@ error[E204]: `claims[0].margin`: expected more than 0, found `0`
    |             ^ expected more than 0
 """,
     ),
+    "no scope": (
+        ("    scope: these_datasets\n", ""),
+        """\
+error[E210]: `claims[0]` lacks `scope`
+  --> study.yaml:21:5
+   |
+21 |   - id: c1
+   |     ^^ add `scope:`
+   = help: scope: these_datasets (other seeds), or datasets_like_these (other datasets of the kind)
+""",
+    ),
+    "a claim on a rank": (
+        ("kind: delta_m", "kind: mean_rank"),
+        """\
+error[E211]: claim `c1`: no claim on mean_rank
+  --> study.yaml:24:22
+   |
+24 |     estimand: {kind: mean_rank}
+   |                      ^^^^^^^^^
+   = note: a mean rank depends on which other methods are in the study and has no size that a margin could bound; ...
+   = help: estimand: {kind: delta_m}, delta_p, ...
+""",
+    ),
+    "looks that spend too much": (
+        (
+            "scope: these_datasets",
+            "scope: these_datasets\n    stopping: {kind: group_sequential, looks: [5, 8], alpha: [0.05, 0.05]}",
+        ),
+        """\
+error[E212]: claim `c1`: the looks spend 0.1 together, the claim has 0.05
+  --> study.yaml:27:5
+   |
+27 |     stopping: {kind: group_sequential, looks: [5, 8], alpha: [0.05, 0.05]}
+   |     ^^^^^^^^
+""",
+    ),
+    "a preference among other tasks": (
+        ("{kind: delta_m}", "{kind: front_pref, w: {task_0: 1, tsk_1: 1}}"),
+        """\
+error[E214]: claim `c1`: a preference weighs every task of `toy`; wrong: task_1, tsk_1
+  --> study.yaml:24:34
+   |
+24 |     estimand: {kind: front_pref, w: {task_0: 1, tsk_1: 1}}
+   |                                  ^
+   = note: tasks: task_0, task_1
+   = help: w: equal fits every dataset
+""",
+    ),
+    "a claim of the literature that is not there": (
+        ("  - id: c1\n    method: cagrad\n    baseline: {best_of: [ls]}\n", "  - use: kurin2022/pcgard\n"),
+        """\
+error[E215]: no claim of the literature is called `kurin2022/pcgard`
+  --> study.yaml:21:10
+   |
+21 |   - use: kurin2022/pcgard
+   |          ^^^^^^^^^^^^^^^^ did you mean `kurin2022/pcgrad`?
+   = note: papers: ...
+""",
+    ),
+    "splits that overlap by nobody knows how much": (
+        ("scope: these_datasets", "scope: these_datasets\n    splits: {kind: resampled}"),
+        """\
+error[E216]: claim `c1`: `test_fraction` belongs to resampled splits, which need it
+  --> study.yaml:27:5
+   |
+27 |     splits: {kind: resampled}
+   |     ^^^^^^
+""",
+    ),
     "no single-task runs": (
         ("  stl: {use: stl}\n", ""),
         """\
@@ -578,6 +647,72 @@ def test_designs_that_cannot_answer_are_warned_of(study: Write) -> None:
     assert found.errors == () and [d.code for d in found.warnings] == ["W501"]
     assert "smallest p-value of 4 seeds x 1 dataset is 0.062, needed is 0.05" in found.warnings[0].message
     assert check(study(("count: 8", "count: 5"))).warnings == ()
+
+
+MISFITS = {
+    "safety is non-inferiority": ("{kind: every_task}", "safety claim"),
+    "a front is beaten or not": ("{kind: front_pref}\n    alternative: equivalence", "superiority or no_better_than"),
+    "eps without a front": ("{kind: delta_p, eps: 1}", "`w` and `eps` belong to front_pref"),
+    "an open front": ("{kind: front_pref}\n    stopping: {kind: anytime}", "e-process follows one difference"),
+    **{kind: (f"{{kind: {kind}}}", "") for kind in
+       ("win_rate", "iqm", "profile", "hypervolume", "eps_indicator", "evp", "compute_matched", "time_to_target")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_an_estimand_refuses_what_it_is_not_valid_for(study: Write, name: str) -> None:
+    estimand, reason = MISFITS[name]
+    found = check(study(("{kind: delta_m}", estimand)))
+    assert [d.code for d in found.errors] == ["E211"]
+    assert reason in found.errors[0].notes[0]
+
+
+STOPPINGS = {
+    "{kind: fixed, looks: [5], alpha: [0.05]}": "belong to group_sequential",
+    "{kind: group_sequential, looks: [5, 8], alpha: [0.05]}": "one alpha per look",
+    "{kind: group_sequential, looks: [8, 5], alpha: [0.02, 0.03]}": "looks must increase",
+    "{kind: group_sequential, looks: [5, 9], alpha: [0.02, 0.03]}": "the study has 8",
+    "{kind: anytime}\n    datasets: [toy]\n    scope: datasets_like_these": "counted in datasets",
+}
+
+
+@pytest.mark.parametrize("stopping", STOPPINGS)
+def test_a_stopping_rule_must_be_one(study: Write, stopping: str) -> None:
+    text = ("    scope: these_datasets", f"    stopping: {stopping}")
+    extra = "" if "scope:" in stopping else "\n    scope: these_datasets"
+    found = check(study((text[0], text[1] + extra)))
+    assert [d.code for d in found.errors] == ["E212"]
+    assert STOPPINGS[stopping] in found.errors[0].message
+
+
+def test_a_look_that_cannot_decide_is_warned_of_with_the_first_that_can(study: Write) -> None:
+    stopping = "    stopping: {kind: group_sequential, looks: [5, 8], alpha: [0.01, 0.04]}\n"
+    found = check(study(("    scope: these_datasets\n", "    scope: these_datasets\n" + stopping)))
+    assert [d.code for d in found.warnings] == ["W501"]
+    assert "can never be decided at its look of 5 seeds" in found.warnings[0].message
+    assert found.warnings[0].help == "a first look at 7 seeds"
+
+
+def test_a_family_is_corrected_in_one_way(study: Write) -> None:
+    both = "    scope: these_datasets\n  - {id: c2, method: cagrad, baseline: {method: ls}, margin: 1"
+    both += ", scope: these_datasets"
+    mixed = check(study(("    scope: these_datasets\n", both + ", correction: max_t}\n")))
+    assert [d.code for d in mixed.errors] == ["E213"]
+    alone = check(study(("    scope: these_datasets\n", both + ", correction: max_t, family: other}\n")))
+    assert alone.errors == ()
+    unfit = both + ", correction: max_t, family: other, alternative: equivalence}\n"
+    assert [d.code for d in check(study(("    scope: these_datasets\n", unfit))).errors] == ["E213"]
+
+
+def test_a_sweep_is_for_fronts_and_its_members_are_methods_of_the_study(study: Write) -> None:
+    sweep = ("{best_of: [ls]}", "{sweep: [ls, stl]}")
+    assert [d.code for d in check(study(sweep)).errors] == ["E211"]
+    front = ("{kind: delta_m}", "{kind: front_pref, w: [{task_0: 0.5, task_1: 0.5}, {task_0: 1, task_1: 0}]}")
+    loaded = Study.load(study(sweep, front))
+    assert loaded.claims[0].baseline.sweep
+    assert loaded.claims[0].estimand.preferences[1] == (("task_0", 1.0), ("task_1", 0.0))
+    lost = check(study(("{best_of: [ls]}", "{sweep: [ls, sl]}"), front))
+    assert [(d.code, d.place.line) for d in lost.errors if d.place] == [("E202", 23)]
 
 
 def test_every_code_is_explained() -> None:

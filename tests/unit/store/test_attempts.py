@@ -10,7 +10,7 @@ import pytest
 from mtlfleet.errors import EnvironmentProblem, UsageError
 from mtlfleet.store import (
     AttemptWriter,
-    checkpoint_path,
+    checkpoint_key,
     end_attempt,
     restorable,
     restorables,
@@ -26,7 +26,7 @@ def claim(root: Path, step: int = 0, checkpoint: str | None = None) -> AttemptWr
 
 
 def checkpoint(root: Path, step: int, attempt: int) -> Path:
-    path = checkpoint_path(root, STUDY, TRIAL, step, attempt)
+    path = root / checkpoint_key(STUDY, TRIAL, step, attempt)
     path.mkdir(parents=True)
     (path / "state").write_text("x")
     return path
@@ -107,17 +107,20 @@ def test_a_failed_write_keeps_the_rows(tmp_path: Path, monkeypatch: pytest.Monke
 
     writer = claim(tmp_path)
     writer.step_metric(1, "a", "loss", 1.0)
+    writer.flush()
+    writer.step_metric(2, "a", "loss", 2.0)
     with monkeypatch.context() as patch:
         patch.setattr(durable.os, "fsync", full)
         with pytest.raises(EnvironmentProblem, match="No space left"):
             writer.flush()
-    writer.step_metric(2, "a", "loss", 2.0)
+    writer.step_metric(3, "a", "loss", 3.0)
     writer.close("done")
     from mtlfleet.store import Store
 
     assert Store(tmp_path).sql("SELECT step, value FROM step_metrics ORDER BY step").to_pylist() == [
         {"step": 1, "value": 1.0},
         {"step": 2, "value": 2.0},
+        {"step": 3, "value": 3.0},
     ]
     assert not list(tmp_path.rglob("*.tmp-*"))
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from mtlfleet.cli import digest, export, logs, show, sql, status, why
 from mtlfleet.errors import EnvironmentProblem, QueryFailed, UsageError
-from mtlfleet.store import AttemptWriter, log_path
+from mtlfleet.store import AttemptWriter, new_log
 
 
 def run(module: ModuleType, *words: object, text: str | None = None) -> Result:
@@ -28,8 +28,7 @@ def store(make_study: Callable[..., Path]) -> Path:
     root = make_study(skip=("ls1",))
     writer = AttemptWriter.claim(root, "s", "ls1", restored_step=0, restored_checkpoint=None, world_size=1)
     writer.close("oom", "\x1b[31mout of memory\x1b[0m", 3)
-    path = log_path(root, "ls1", 1, 0)
-    path.parent.mkdir(parents=True)
+    path = new_log(root, "ls1", 1, 0)
     path.write_text("one\ntwo \x1b]52;c;aGk=\x07three\n")
     return root
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from mtlfleet.cli import doctor as command
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
 from mtlfleet.launch.drain import LOCK
-from mtlfleet.store import Ingester, open_store, trial_state
+from mtlfleet.store import AttemptWriter, Ingester, open_store, trial_state
 from mtlfleet.store.doctor import examine, repair
 
 TRIAL = "segments/study=s/trial=ls0"
@@ -76,6 +76,15 @@ DAMAGES: dict[Callable[[Path], None], set[str]] = {
 }
 
 
+def test_the_chosen_checkpoints_row_beside_its_evaluation_is_no_duplicate(store: Path) -> None:
+    """As every launch writes them: the evaluation at a step, and later the same step as the one validation chose."""
+    writer = AttemptWriter.claim(store, "s", "both", restored_step=0, restored_checkpoint=None, world_size=1)
+    for final in (False, True):
+        writer.metric(10, 1.0, "val", "a", "accuracy", 0.5, 100, final)
+    writer.close("done", "", 10)
+    assert examine(store).problems == ()
+
+
 def test_a_sound_store_has_no_problem(store: Path) -> None:
     found = examine(store)
     assert found.problems == ()
@@ -95,6 +104,19 @@ def test_damage_is_found_and_its_trial_runs_again(store: Path, damage: Callable[
     assert trial_state(store, "s", "ls0") == "missing"  # what the next launch runs
     assert [p.name for p in moved] == ["trial=ls0"] and (moved[0] / "attempt=1").exists()
     assert open_store(store).rows("SELECT * FROM metrics ORDER BY ALL") == before
+
+
+def test_every_flipped_bit_is_found(store: Path) -> None:
+    """One byte in 61 stands for all: header, pages, stamp and footer."""
+    path = writable(store / METRICS)
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 61):
+        changed = bytearray(whole)
+        changed[at] ^= 1 << (at % 8)
+        path.write_bytes(changed)
+        assert [p.kind for p in examine(store).problems if p.path == METRICS] == ["segment"], f"byte {at}"
+    path.write_bytes(whole)
+    assert examine(store).problems == ()
 
 
 def test_a_published_file_that_lies_is_made_anew(store: Path) -> None:

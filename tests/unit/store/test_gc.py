@@ -10,7 +10,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from mtlfleet.cli import gc
-from mtlfleet.store import AttemptWriter, checkpoint_path, restorable
+from mtlfleet.store import AttemptWriter, checkpoint_key, restorable
 
 
 def collect(root: Path, *words: str) -> dict[str, str]:
@@ -25,7 +25,7 @@ def test_only_what_no_attempt_can_use_goes(tmp_path: Path) -> None:
         writer.flush()
         writer.abandon()
     for step, attempt in ((10, 1), (20, 1), (15, 2)):
-        path = checkpoint_path(tmp_path, "s", "t", step, attempt)
+        path = tmp_path / checkpoint_key("s", "t", step, attempt)
         path.mkdir(parents=True)
         (path / "state").write_text("x" * 100)
     rows = next(tmp_path.rglob("step_metrics-*.parquet"))

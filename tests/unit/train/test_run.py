@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -184,3 +186,25 @@ def test_the_same_trial_gives_the_same_rows_and_another_seed_does_not(tmp_path: 
         for name in ("one", "three")
     ]
     assert values[0] != values[1]
+
+
+def test_the_geometry_of_a_step_is_told_beside_the_plain_sum(tmp_path: Path) -> None:
+    """By hand on F2 with the weights of mgda, cut to half its length; and in the rows of a trial."""
+    from mtlfleet.engine import StepInfo
+    from mtlfleet.train.telemetry import geometry
+
+    gram = torch.tensor([[1.0, -1.0], [-1.0, 2.0]], dtype=torch.float64)
+    weights = torch.tensor([0.6, 0.4], dtype=torch.float64)
+    length = 0.2**0.5  # of (0.2, 0.4); both products with it are 0.2; the sum (0, 1) has length 1
+    info = StepInfo(("a", "b"), torch.ones(2), weights, gram, length / 2, "ok", False, 0)
+    told = geometry(info)
+    assert told["min_product"] == pytest.approx(0.1)
+    assert told["norm_to_sum"] == pytest.approx(length / 2)
+    assert told["gram_condition"] == pytest.approx((3 + 5**0.5) / (3 - 5**0.5))
+    assert geometry(replace(info, gram=None)) == {}
+    trials.finish(trials.start(tmp_path, trials.trial("mgda", steps=6)))
+    found = rows(
+        tmp_path, "select metric, count(*) n, min(value) low from step_metrics where task = '*' group by metric"
+    )
+    assert {row["metric"]: row["n"] for row in found} == {"min_product": 2, "norm_to_sum": 2, "gram_condition": 2}
+    assert {row["metric"]: row["low"] for row in found}["min_product"] >= 0  # mgda hurts no task

@@ -1,0 +1,74 @@
+"""The published recipes in jobs/studies: valid on data in the true format, and two steps of a trial run."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import folder_samples
+
+from mtlfleet import registry
+from mtlfleet.plan.study import Study
+from mtlfleet.plan.trial import Spec
+from mtlfleet.train import Communicator, Site, run_trial
+
+STUDIES = Path(__file__).parents[3] / "jobs" / "studies"
+FOLDERS = {
+    "nyuv2_mtan": {"NYUV2": "nyuv2"},
+    "cityscapes": {"CITYSCAPES": "cityscapes"},
+    "celeba": {"CELEBA": "celeba"},
+    "qm9": {"QM9": "qm9"},
+    "office": {"OFFICE31": "office", "OFFICE_HOME": "office"},
+    "multimnist": {"MNIST": "multimnist", "FASHION": "multimnist"},
+}
+NARROW = {"width": 8}  # the recipe's network, thinner: what is tested is that the parts fit
+
+
+def prepare(variable: str, name: str, root: Path) -> None:
+    """Sample data as the recipe's own parameters expect them, so pictures are small only where the recipe says so."""
+    root.mkdir()
+    domains = ("Art", "Clipart", "Product", "Real_World") if variable == "OFFICE_HOME" else ("amazon", "dslr", "webcam")
+    if name == "nyuv2":
+        folder_samples.mtan(root, {"label": 13}, True, (32, 64))
+    elif variable == "FASHION":
+        folder_samples.multimnist(root, seed=1)
+    elif name == "office":
+        folder_samples.office(root, domains)
+    else:
+        folder_samples.WRITERS[name](root)
+    params = {"variant": "office-home"} if variable == "OFFICE_HOME" else {}
+    registry.build("dataset", name, root=str(root), **params).prepare()
+
+
+@pytest.mark.parametrize("recipe", FOLDERS)
+def test_a_recipe_is_valid_and_takes_two_steps(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, name in FOLDERS[recipe].items():
+        prepare(variable, name, tmp_path / variable)
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    study = Study.load(STUDIES / f"{recipe}.yaml")
+    assert not study.warnings.errors
+    wanted = "pcgrad" if "pcgrad" in {m.name for m in study.methods} else "ls"
+    cell = next(c for c in study.cells() if c.method == wanted)
+    trial = study.trial(cell, 0, 1, "final")
+    thin = {**trial.architecture.params, **NARROW}
+    short = replace(
+        trial,
+        architecture=Spec(trial.architecture.name, trial.architecture.use, thin),
+        recipe=replace(trial.recipe, steps=2, epochs=None, global_batch=min(4, trial.recipe.global_batch), log_every=1),
+    )
+    progress = run_trial(short, Site(tmp_path / "runs", "recipes"), Communicator())
+    assert progress.state == "done" and progress.step == 2
+
+
+def test_a_recipe_without_its_data_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mtlfleet.errors import StudyInvalid
+    from mtlfleet.plan.problems import render
+
+    monkeypatch.setenv("NYUV2", str(tmp_path))
+    with pytest.raises(StudyInvalid) as refused:
+        Study.load(STUDIES / "nyuv2_mtan.yaml")
+    assert f"mtlfleet datasets prepare nyuv2 --root {tmp_path}" in render(refused.value.findings)
