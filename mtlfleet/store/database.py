@@ -125,7 +125,7 @@ def load_segments(con: duckdb.DuckDBPyConnection, root: Path, segments: Sequence
 
 @contextmanager
 def _threads_for(con: duckdb.DuckDBPyConnection, root: Path, segments: Sequence[Segment]) -> Iterator[None]:
-    """One thread for small files: two spend 40 % more CPU on them, waiting for each other."""
+    """One thread for small files: two spend half as much again, waiting for each other."""
     sizes = [(root / s.path).stat().st_size for s in segments[:50]]
     if not sizes or sum(sizes) > len(sizes) * SMALL_BYTES:
         yield
