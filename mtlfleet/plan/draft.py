@@ -15,7 +15,7 @@ from mtlfleet.plan.document import Document, Loc
 from mtlfleet.plan.hyperparameters import adapter, coerce_with, complaint, shown
 from mtlfleet.plan.problems import Problems
 from mtlfleet.plan.schema import Distribution
-from mtlfleet.plan.shape import Shaped
+from mtlfleet.plan.shape import Shaped, unresolved
 from mtlfleet.plan.space import MAX_CONTINUOUS, Axis, Space
 from mtlfleet.plan.tasks import Facts
 from mtlfleet.plan.trial import Recipe, Spec
@@ -194,6 +194,8 @@ class Draft:
     def _facts(self, name: str) -> None:
         spec, entry = self.specs.get(("dataset", name)), self.entries.get(("dataset", name))
         if spec is None or entry is None:
+            return
+        if any(map(unresolved, spec.params.values())):
             return
         place = self.document.key(("datasets", name))
         if not entry.builtin and not self.import_plugins:

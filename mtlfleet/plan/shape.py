@@ -163,13 +163,20 @@ def _environment(value: str, loc: Loc, document: Document, problems: Problems) -
             notes=["allowed in storage.root, in mirrors and in a dataset's parameters root, path, *_root, *_path"],
         )
         return value
-    for name in _ENV.findall(value):
-        if name not in os.environ:
-            problems.add("E110", f"environment variable `{name}` is not set", place, help=f"export {name}=...")
-    expanded = _ENV.sub(lambda m: os.environ.get(m[1], ""), value)
+    unset = [name for name in _ENV.findall(value) if name not in os.environ]
+    for name in unset:
+        problems.add("E110", f"environment variable `{name}` is not set", place, help=f"export {name}=...")
+    if unset:
+        return value  # as it stands: `unresolved` knows it, and nobody looks for files at half a path
+    expanded = _ENV.sub(lambda m: os.environ[m[1]], value)
     if "${" in expanded:
         problems.add("E110", f"`{shown(value)}`: write ${{env:NAME}}", place)
     return expanded
+
+
+def unresolved(value: object) -> bool:
+    """Whether a path still names an environment variable; E110 has said so."""
+    return isinstance(value, str) and _ENV.search(value) is not None
 
 
 def _distinct(errors: list[ErrorDetails], data: Any) -> list[tuple[Loc, ErrorDetails]]:

@@ -8,96 +8,22 @@ add columns.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+from mtlfleet.store.columns import SCHEMA_VERSION, Table
+from mtlfleet.store.columns import table as _table
 
-SCHEMA_VERSION = 1
-
-Kind = Literal["text", "json", "int", "int32", "float", "float32", "bool", "time", "texts", "floats"]
-
-
-@cache
-def _arrow() -> Mapping[str, Any]:
-    """Arrow's types; imported when asked for, because a query that is answered as text needs no Arrow."""
-    import pyarrow as pa
-
-    return {
-        "text": pa.string(),
-        "json": pa.string(),
-        "int": pa.int64(),
-        "int32": pa.int32(),
-        "float": pa.float64(),
-        "float32": pa.float32(),
-        "bool": pa.bool_(),
-        "time": pa.timestamp("us", tz="UTC"),
-        "texts": pa.list_(pa.string()),
-        "floats": pa.list_(pa.float32()),
-    }
-
-
-_SQL = {
-    "text": "VARCHAR",
-    "json": "JSON",
-    "int": "BIGINT",
-    "int32": "INTEGER",
-    "float": "DOUBLE",
-    "float32": "FLOAT",
-    "bool": "BOOLEAN",
-    "time": "TIMESTAMPTZ",
-    "texts": "VARCHAR[]",
-    "floats": "FLOAT[]",
-}
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column. ``unit`` is empty for names and counts."""
-
-    name: str
-    kind: Kind
-    comment: str
-    unit: str = ""
-
-    @property
-    def note(self) -> str:
-        return f"{self.comment} [{self.unit}]" if self.unit else self.comment
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table; ``base`` is what DuckDB calls its raw rows where the plain name is a view of those that count."""
-
-    name: str
-    comment: str
-    columns: tuple[Column, ...]
-    base: str
-
-    @property
-    def arrow(self) -> pa.Schema:
-        """Arrow schema with the schema version, comments and units in its metadata."""
-        import pyarrow as pa
-
-        fields = [
-            pa.field(c.name, _arrow()[c.kind], metadata={"comment": c.comment, "unit": c.unit}) for c in self.columns
-        ]
-        return pa.schema(fields, metadata={"mtlfleet_schema_version": str(SCHEMA_VERSION), "mtlfleet_table": self.name})
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(c.name for c in self.columns)
-
-    def ddl(self, schema: str = "main") -> str:
-        columns = ", ".join(f'"{c.name}" {_SQL[c.kind]}' for c in self.columns)
-        return f'CREATE TABLE "{schema}"."{self.base}" ({columns})'
-
-
-def _table(name: str, comment: str, *columns: tuple[str, ...], base: str = "") -> Table:
-    return Table(name, comment, tuple(Column(*c) for c in columns), base or name)  # type: ignore[arg-type]
-
+__all__ = [
+    "ALL_TABLES",
+    "ATTEMPTS",
+    "DOCUMENTS",
+    "DOCUMENT_TABLES",
+    "LEDGER",
+    "META",
+    "MIRRORED_LOCKS",
+    "SCHEMA_VERSION",
+    "SEGMENT_TABLES",
+    "Table",
+]
 
 _STUDY = ("study_id", "text", "the study's name")
 _TRIAL = ("trial_id", "text", "first 16 hex digits of the trial's key")

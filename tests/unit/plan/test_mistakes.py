@@ -379,7 +379,7 @@ error[E110]: `${env:LR}`: environment variables are read only in paths
    |
 15 | train: {optimizer: adam, lr: "${env:LR}", global_batch: 64, steps: 300}
    |                              ^^^^^^^^^^^
-   = note: allowed in storage.root and in a dataset's parameters root, path, *_root, *_path
+   = note: allowed in storage.root, in mirrors and in a dataset's parameters root, path, *_root, *_path
 ...""",
     ),
     "infinity": (
