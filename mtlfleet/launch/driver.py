@@ -74,11 +74,11 @@ def launch(study: Study, options: Options) -> Outcome:
         )
         documents.write_trials(study, root, queue.trials)
         ran = _run(study, queue, options, screen, drain) if queue.waiting else 0
-        ingester = Ingester(root)
-        try:
-            ingester.run_once()
-        finally:  # a damaged segment is told at the end, and hides nothing else
-            ingester.publish()
+        with Ingester(root) as ingester:
+            try:
+                ingester.run_once()
+            finally:  # a damaged segment is told at the end, and hides nothing else
+                ingester.publish()
         wanted = [trial for trial in queue.trials if options.wanted(trial)]
         states = Counter(trial_states(root, study.name, [trial.id for trial in wanted]).values())
         hopeless = {"/".join(cell): why for cell, why in queue.hopeless.items()}
@@ -229,12 +229,12 @@ def _ingesting(root: Root, screen: Display) -> Iterator[None]:
     over = threading.Event()
 
     def work() -> None:
-        ingester = Ingester(root)
-        while not over.wait(INGEST_S):
-            try:
-                ingester.run_once()
-            except Exception as error:
-                screen.say(f"ingestion failed and will be tried again: {error}")
+        with Ingester(root) as ingester:
+            while not over.wait(INGEST_S):
+                try:
+                    ingester.run_once()
+                except Exception as error:
+                    screen.say(f"ingestion failed and will be tried again: {error}")
 
     thread = threading.Thread(target=work, name="ingester", daemon=True)
     thread.start()

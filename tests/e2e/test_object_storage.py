@@ -37,6 +37,7 @@ def ask(*words: str | Path) -> str:
     return found.stdout
 
 
+@pytest.mark.slow
 def test_a_study_in_a_bucket_is_the_same_study(s3_root: str, tmp_path: Path) -> None:
     here = fleet.write(tmp_path / "folder", fleet.STUDY, *SMALL)
     there = fleet.write(tmp_path / "bucket", fleet.STUDY, *SMALL)

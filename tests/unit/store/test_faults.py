@@ -174,6 +174,7 @@ def full_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Disk]]:
     yield make
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_each_write_loses_and_doubles_nothing(
     tmp_path: Path, full_at: Callable[[int], Disk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
