@@ -1,11 +1,11 @@
 """Examine a store against itself, and put aside what is damaged.
 
-What is checked, file by file: segments are the bytes that were written and hold what their name says; parts follow
-each other without a gap; every segment's attempt was claimed; claims and ends are JSON; no row stands there twice;
-documents can be read; and the published file's ledger says what the segments' footers say. ``repair`` moves every file
-of a trial with a damaged segment or claim to ``quarantine/``, so that the next launch runs that trial again from its
-seed, and makes the published file anew. Nothing is deleted. Registrations under ``claims/`` are evidence: they are
-reported and left alone.
+What is checked, file by file: segments are the bytes that were written, hold what their name says and nothing from
+before the step their attempt restored; parts follow each other without a gap; every segment's attempt was claimed;
+claims and ends are JSON; no row stands there twice; documents can be read; and the published file's ledger says what
+the segments' footers say. ``repair`` moves every file of a trial with a damaged segment or claim to ``quarantine/``, so
+that the next launch runs that trial again from its seed, and makes the published file anew. Nothing is deleted.
+Registrations under ``claims/`` are evidence: they are reported and left alone.
 """
 
 from __future__ import annotations
@@ -121,15 +121,15 @@ def _segments(root: Path, segments: Sequence[Segment], footers: dict[str, int]) 
             by_attempt[segment.study, segment.trial, segment.attempt, segment.table].append(segment)
         else:
             yield _of(segment, "unknown table", f"no table is called `{segment.table}`")
-    for group in by_attempt.values():
-        tables = []
+    for (study, trial, attempt, _), group in by_attempt.items():
+        tables, restored = [], _restored(root, layout.attempt_key(study, trial, attempt))
         for segment in group:
             try:
                 table = _whole(root, segment, footers)
             except _UNREADABLE as error:
                 yield _of(segment, "segment", f"cannot be read: {first_line(error)}")
                 continue
-            if stranger := _stranger(segment, table):
+            if stranger := _stranger(segment, table) or _early(table, restored):
                 yield _of(segment, "segment", stranger)
             tables.append((segment, table))
         yield from _twice(tables)
@@ -154,6 +154,23 @@ def _stranger(segment: Segment, table: pa.Table) -> str | None:
         if values not in ([name], []):
             return f"its name says {column} {name}, its rows say {', '.join(map(str, values[:3]))}"
     return None
+
+
+def _restored(root: Path, attempt: str) -> int | None:
+    """The step that an attempt restored; None where its claim does not say, which is a problem of its own."""
+    try:
+        found = parsed(Folder(root), f"{attempt}.json").get("restored_step")
+    except (OSError, FleetError):
+        return None
+    return found if isinstance(found, int) else None
+
+
+def _early(table: pa.Table, restored: int | None) -> str | None:
+    """Whether there are rows of steps that an earlier attempt owns: the views count on there being none."""
+    first = pc.min(table["step"]).as_py()
+    if restored is None or first is None or first > restored:
+        return None
+    return f"it has rows of step {first}, but its attempt restored step {restored}"
 
 
 def _twice(tables: Sequence[tuple[Segment, pa.Table]]) -> Iterator[Problem]:

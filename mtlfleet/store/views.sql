@@ -10,7 +10,7 @@ FROM attempts;
 
 -- Attempts of which a part does not count. Mostly there are none, and taking nothing away is nearly free, where looking up
 -- the window of every row doubles the price of a query. The lower end needs no look: a writer takes no row at or below the
--- step it restored, and `mtlfleet doctor` checks the ledger for it.
+-- step it restored, and `mtlfleet doctor` looks for such rows.
 CREATE OR REPLACE VIEW cut_attempts AS
 SELECT study_id, trial_id, attempt, valid_upto FROM attempt_windows WHERE valid_upto IS NOT NULL;
 

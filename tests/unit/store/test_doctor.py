@@ -61,6 +61,11 @@ def scramble_claim(root: Path) -> None:
     writable(root / TRIAL / "attempt=1.json").write_text("{")
 
 
+def claim_more(root: Path) -> None:
+    path = writable(root / TRIAL / "attempt=1.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "restored_step": 1_000_000}))
+
+
 def lose(root: Path) -> None:
     (root / METRICS).unlink()
 
@@ -72,6 +77,7 @@ DAMAGES: dict[Callable[[Path], None], set[str]] = {
     swap: {"segment"},
     unclaim: {"no claim"},
     scramble_claim: {"claim"},
+    claim_more: {"segment"},
     lose: {"lost segment"},
 }
 
