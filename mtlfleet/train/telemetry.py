@@ -18,8 +18,9 @@ class Geometry:
 
     ``descents`` [K]: the products of the task gradients with d, negative where a task is hurt (to first order), None
     without weights: an update made coordinate by coordinate has other products than G tells. ``norm_to_sum``: the norm
-    of d over that of the plain sum of the task gradients, None where that is zero. ``condition``: the largest eigenvalue
-    of G over its smallest, which counts as K times float64's rounding of the largest at least; None where G is zero.
+    of d over that of the plain sum of the task gradients, None where that is zero. ``condition``: G's largest
+    eigenvalue over its smallest, which counts as K times float64's rounding of the largest at least; None where G is
+    zero.
     """
 
     descents: list[float] | None = None
