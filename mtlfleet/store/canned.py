@@ -67,7 +67,7 @@ CANNED: Mapping[str, Canned] = {
     "descent": Canned(
         "what logged steps do to the tasks: share that hurt one, length against the plain sum's, steps not solved",
         "SELECT t.dataset, t.architecture, t.method, count(*) AS steps,"
-        " count(*) FILTER (g.min_descent < 0) / count(g.min_descent) AS hurt_fraction,"
+        " count(*) FILTER (g.min_descent < 0) / nullif(count(g.min_descent), 0) AS hurt_fraction,"
         " avg(g.conflict_fraction ORDER BY g.conflict_fraction) AS conflict_fraction,"
         " median(g.norm_to_sum) AS norm_to_sum, median(g.gram_condition) AS gram_condition,"
         " count(*) FILTER (g.status <> 'ok') AS not_ok"
