@@ -6,11 +6,11 @@ import fcntl
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtlfleet.errors import EnvironmentProblem
 from mtlfleet.launch import documents
@@ -21,6 +21,9 @@ from mtlfleet.plan import Study, Trial
 from mtlfleet.plan.place import Root
 from mtlfleet.store import Ingester, trial_states
 from mtlfleet.store.place import at
+
+if TYPE_CHECKING:
+    from mtlfleet.train.build import Site
 
 INGEST_S = 5.0
 
@@ -94,16 +97,13 @@ def _run(study: Study, queue: Queue, options: Options, screen: Display, drain: D
         from dataclasses import replace
 
         resources = replace(resources, max_concurrent=options.max_concurrent)
-    for kind, specs in (("method", study.methods), ("architecture", study.architectures)):
-        for spec in specs:
-            if spec.fingerprint:  # a plug-in's code, not run so far: its error once, instead of in every trial
-                study.catalogue.load(kind, spec.use)
+    site = Site(study.root, study.name, study.plugins, study.path.parent)
+    _refuse_what_cannot_be_built(queue.trials, site)
     screen.say("starting Ray" if options.address == "local" else f"joining Ray at {options.address}")
     found = cluster.connect(options.address)
     try:
         slots = found.slots(resources)
         watch = Watch(study, queue, screen, drain, slots)
-        site = Site(study.root, study.name, study.plugins, study.path.parent)
         name = f"{study.name}-{time.strftime('%Y%m%dT%H%M%S')}"
         with _ingesting(study.root, screen):
             screen.start(watch.board)
@@ -114,6 +114,21 @@ def _run(study: Study, queue: Queue, options: Options, screen: Display, drain: D
         return watch.ran
     finally:
         cluster.disconnect()
+
+
+def _refuse_what_cannot_be_built(trials: Sequence[Trial], site: Site) -> None:
+    """What planning could not see without running a plug-in's code or a method's: its error once, before Ray starts,
+    instead of in every trial. Raises PluginError or OutOfDomain."""
+    from mtlfleet.train.build import build_method
+
+    for spec in {trial.architecture.name: trial.architecture for trial in trials}.values():
+        if spec.fingerprint:
+            site.catalogue.load("architecture", spec.use)
+    for spec in {trial.method.name: trial.method for trial in trials}.values():
+        if spec.fingerprint:
+            site.catalogue.load("method", spec.use)
+        elif spec.heads or spec.scale:
+            build_method(site, spec)
 
 
 class Watch:

@@ -211,6 +211,13 @@ OTHER_CODES: Mapping[str, Explanation] = {
         "what it ends with. With keep: last it would end with a checkpoint that is known to be worse.",
         "train: {patience: 5, keep: best}",
     ),
+    "E416": Explanation(
+        "a convention that has no meaning here",
+        "`heads` and `scale` of a method's entry change how its task weights are used: whether task parameters see "
+        "them, and how long the update is. A method without weights has neither; one that looks at losses only "
+        "knows no norm.",
+        "cagrad: {heads: weighted, scale: sum_k}",
+    ),
     "W503": Explanation(
         "fewer configurations than asked for",
         "A method's whole space holds fewer distinct configurations than trials_per_method, so it is tuned "

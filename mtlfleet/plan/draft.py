@@ -12,6 +12,7 @@ from pydantic import ConfigDict, TypeAdapter
 from mtlfleet.declarations import REQUIRED, Entry, installed, plugin_path, read_file
 from mtlfleet.errors import FleetError, PluginError, UnknownName, among, nearest
 from mtlfleet.plan.axes import read_axis
+from mtlfleet.plan.conventions import laid_over
 from mtlfleet.plan.document import Document, Loc
 from mtlfleet.plan.hyperparameters import adapter, coerce_with, complaint, shown
 from mtlfleet.plan.problems import Problems
@@ -118,7 +119,10 @@ class Draft:
             return
         fingerprint = "" if entry.builtin else entry.source_sha256
         # a preset is its values: `cagrad@nash` and the same numbers written out are the same run
-        self.specs[kind, name] = Spec(name, entry.name, full, fingerprint)
+        spec = Spec(name, entry.name, full, fingerprint)
+        if kind == "method":
+            spec = laid_over(spec, entry, self.shaped.model.methods[name], self.document, self.problems)
+        self.specs[kind, name] = spec
 
     def _params(self, entry: Entry, wanted: str, given: Mapping[str, Any], loc: Loc) -> dict[str, Any] | None:
         """Complete, converted parameters; None if one is wrong."""

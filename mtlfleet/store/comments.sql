@@ -89,6 +89,7 @@ COMMENT ON COLUMN best_trial_per_method.skill IS '1 perfect, 0 chance; unit-free
 COMMENT ON COLUMN validation_skill.complete IS 'the trial is done and every task has a finite value';
 COMMENT ON VIEW run_cards IS 'the conventions each trial ran under, as they were at its first step';
 COMMENT ON COLUMN run_cards.weight_sum IS 'what the weights add up to: tasks, one, free; none where there are no weights';
+COMMENT ON COLUMN run_cards.scale IS 'what the study lays over the length of the update: native, sum_k, unit_norm, match_sum_norm';
 COMMENT ON COLUMN run_cards.samples_per_step IS 'samples that a step draws, over all ranks';
 COMMENT ON COLUMN trial_summary.samples IS 'training samples drawn, again and again, until the last evaluation';
 COMMENT ON COLUMN budget.samples IS 'training samples drawn by all trials';

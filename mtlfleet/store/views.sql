@@ -67,7 +67,7 @@ FROM trials t LEFT JOIN runs r USING (study_id, trial_id) LEFT JOIN drawn d USIN
 -- The conventions of each trial's latest attempt that took a step; json keys as in docs/methods.md.
 CREATE OR REPLACE VIEW run_cards AS
 SELECT t.study_id, t.trial_id, t.method, t.dataset, t.architecture, t.seed, e.card->>'heads' AS heads,
-       e.card->>'weight_sum' AS weight_sum, (e.card->>'shared_parameters')::BIGINT AS shared_parameters,
+       e.card->>'weight_sum' AS weight_sum, coalesce(e.card->>'scale', 'native') AS scale, (e.card->>'shared_parameters')::BIGINT AS shared_parameters,
        e.card->'private' AS private, e.card->'state' AS state, e.card->>'guard' AS guard, e.card->>'agreement' AS agreement,
        (e.card->>'shared_norm')::DOUBLE AS shared_norm, (e.card->>'clip_norm')::DOUBLE AS clip_norm,
        e.card->>'budget' AS budget, (e.card->>'batches')::INTEGER + (e.card->>'outer_batches')::INTEGER AS batches_per_step,
