@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,8 @@ def launch(study: Study, options: Options) -> Outcome:
             root=root,
         )
         documents.write_trials(study, root, queue.trials)
-        ran = _run(study, queue, options, screen, drain) if queue.waiting else 0
+        with redirect_stdout(sys.stderr):  # where Ray prints what its raylet says of a dead process
+            ran = _run(study, queue, options, screen, drain) if queue.waiting else 0
         with Ingester(root) as ingester:
             try:
                 ingester.run_once()

@@ -143,9 +143,11 @@ def interrupt(study: Path, store: Path) -> None:
 
 def test_kills_and_ctrl_c_leave_no_trace_in_the_results(finished: tuple[Path, str], tmp_path: Path) -> None:
     study, store = fleet.write(tmp_path), tmp_path / "runs" / "tiny"
-    running = kills.launch(study)
+    words = fleet.command("launch", study, "--json", "--progress", "plain")
+    running = subprocess.Popen(words, env=fleet.environment(), stdout=subprocess.PIPE, text=True)
     assert kill_each(running, store, every=3) == list(kills.TARGETS)
-    running.communicate(timeout=200)
+    said, _ = running.communicate(timeout=200)
+    assert said == "", "stdout is for the answer, whatever Ray has to say"
     interrupt(study, store)
     states = json.loads(fleet.run("status", study, "--json").stdout)
     assert states["schema"].startswith("mtlfleet/status/")
