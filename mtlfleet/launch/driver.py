@@ -96,6 +96,10 @@ def _run(study: Study, queue: Queue, options: Options, screen: Display, drain: D
         from dataclasses import replace
 
         resources = replace(resources, max_concurrent=options.max_concurrent)
+    for kind, specs in (("method", study.methods), ("architecture", study.architectures)):
+        for spec in specs:
+            if spec.fingerprint:  # a plug-in's code, not run so far: its error once, instead of in every trial
+                study.catalogue.load(kind, spec.use)
     screen.say("starting Ray" if options.address == "local" else f"joining Ray at {options.address}")
     found = cluster.connect(options.address)
     try:
