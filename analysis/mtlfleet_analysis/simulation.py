@@ -86,9 +86,14 @@ class _Draw:
 
     def __init__(self, design: Design, seed: int) -> None:
         self.design, self.seed = design, seed
+        self.drawn: dict[str, float] = {}
 
     def normal(self, *address: object) -> float:
-        return float(np.random.default_rng(stream(self.seed, "/".join(map(str, address)))).standard_normal())
+        """Keyed by its address; kept, because what runs share is asked for by each of them."""
+        purpose = "/".join(map(str, address))
+        if purpose not in self.drawn:
+            self.drawn[purpose] = float(np.random.default_rng(stream(self.seed, purpose)).standard_normal())
+        return self.drawn[purpose]
 
     def cell(self, dataset: str, architecture: str, method: str) -> list[Run]:
         d = self.design
@@ -144,5 +149,7 @@ class _Draw:
         return {"weights": [weight, *([(1 - weight) / others] * others)]}
 
     def base(self, dataset: str, task: str) -> float:
-        rng = np.random.default_rng(stream(self.seed, f"base/{dataset}/{task}"))
-        return float(rng.uniform(0.1, 0.5))
+        purpose = f"base/{dataset}/{task}"
+        if purpose not in self.drawn:
+            self.drawn[purpose] = float(np.random.default_rng(stream(self.seed, purpose)).uniform(0.1, 0.5))
+        return self.drawn[purpose]
