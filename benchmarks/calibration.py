@@ -126,15 +126,18 @@ def main() -> int:
     chosen = [
         i
         for i, e in sorted(enumerate(EXPERIMENTS), key=lambda x: order(x[0]))
-        if e.goal in goals and section["experiments"].get(f"{e.goal} {e.cell}", {}).get("studies") != given.studies
+        if e.goal in goals
+        and section["experiments"].get(f"{e.goal} {e.cell}", {}).get("studies") != e.number(given.studies)
     ]
     start = time.time()
     for experiment, found, seconds in measure(chosen, noise, given.studies, given.seed, given.jobs):
         for f in found:
             print(page.line(f), flush=True)
         section["experiments"][f"{experiment.goal} {experiment.cell}"] = {
-            "studies": given.studies, "cpu_s": round(seconds, 2), "findings": [asdict(f) for f in found],
-        }  # fmt: skip
+            "studies": experiment.number(given.studies),
+            "cpu_s": round(seconds, 2),
+            "findings": [asdict(f) for f in found],
+        }
         save(given.markdown, book)
     save(given.markdown, book)
     everything = page.findings(section)

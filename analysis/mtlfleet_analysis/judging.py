@@ -14,6 +14,7 @@ from mtlfleet.plan.streams import stream
 from mtlfleet.plan.trial import digest
 from mtlfleet_analysis.context import context
 from mtlfleet_analysis.decision import Decision, ShiftTest, claim_p, decide
+from mtlfleet_analysis.estimands import win_rate
 from mtlfleet_analysis.evidence import Evidence
 from mtlfleet_analysis.families import levels
 from mtlfleet_analysis.followups import follow_ups
@@ -195,7 +196,7 @@ def _measured(made: Verdict, case: Case, decision: Decision, at: int, p_adjusted
             for r in others
         ],
         "datasets_needed": datasets_needed(claim, noise, own, case.eps) if noise else None,
-        "win_rate": _win_rate(pairs),
+        "win_rate": win_rate([p.method for p in pairs], [p.baseline for p in pairs]).value,
         "e_value": test.e_value(case.eps) if isinstance(test, Anytime) else None,
         "follow_ups": follow_ups(case.gathered[at], decision, own, case.seed),
         **(question.facts or {}),
@@ -216,12 +217,6 @@ def _measured(made: Verdict, case: Case, decision: Decision, at: int, p_adjusted
         and any(r.able and r.decision.answer != decision.answer for r in others),
         detail={**made.detail, **extra},
     )
-
-
-def _win_rate(pairs: Sequence[Pair]) -> float:
-    """Share of the pairs in which the method is ahead, ties half."""
-    d = [p.difference for p in pairs]
-    return (sum(x > 0 for x in d) + 0.5 * sum(x == 0 for x in d)) / len(d)
 
 
 def _direction(test: ShiftTest, alpha: float) -> str:

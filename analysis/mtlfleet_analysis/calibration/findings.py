@@ -106,4 +106,8 @@ class Experiment:
     core: bool = False
 
     def findings(self, noise: Noise, studies: int, seed: int) -> list[Finding]:
-        return self.run(noise, min(studies, self.most or studies), seed)
+        return self.run(noise, self.number(studies), seed)
+
+    def number(self, studies: int) -> int:
+        """How many studies are simulated where ``studies`` are asked for."""
+        return min(studies, self.most or studies)
