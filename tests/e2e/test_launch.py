@@ -206,3 +206,5 @@ def test_a_request_no_node_can_hold_is_refused_with_numbers(tmp_path: Path) -> N
     assert "no node can hold" in done.stderr
     assert "2 x 512 CPU" in done.stderr
     assert "Traceback" not in done.stderr
+    assert "locked" not in done.stderr, "a claim is locked where its study can run"
+    assert not list(study.parent.rglob("*@1.json"))
