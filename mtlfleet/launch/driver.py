@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,9 +66,6 @@ def launch(study: Study, options: Options) -> Outcome:
     with _only_launch(study.folder), Drain(study.folder, screen.say) as drain:
         at(root).verify()
         documents.write_definitions(study, root)
-        locked = documents.lock_claims(study, root)
-        if locked:
-            screen.say(f"locked {len(locked)} claim{'s' if len(locked) != 1 else ''}: {', '.join(locked)}")
         queue = Queue(
             study,
             lambda ids: trial_states(root, study.name, ids),
@@ -76,7 +74,12 @@ def launch(study: Study, options: Options) -> Outcome:
             root=root,
         )
         documents.write_trials(study, root, queue.trials)
-        ran = _run(study, queue, options, screen, drain) if queue.waiting else 0
+        if queue.waiting:
+            with redirect_stdout(sys.stderr):  # where Ray prints what its raylet says of a dead process
+                ran = _run(study, queue, options, screen, drain)
+        else:
+            _lock(study, screen)
+            ran = 0
         with Ingester(root) as ingester:
             try:
                 ingester.run_once()
@@ -86,6 +89,12 @@ def launch(study: Study, options: Options) -> Outcome:
         states = Counter(trial_states(root, study.name, [trial.id for trial in wanted]).values())
         hopeless = {"/".join(cell): why for cell, why in queue.hopeless.items()}
         return Outcome(states, hopeless, drain.code, time.monotonic() - started, ran)
+
+
+def _lock(study: Study, screen: Display) -> None:
+    locked = documents.lock_claims(study.claims, study.name, study.sha256, study.root)
+    if locked:
+        screen.say(f"locked {len(locked)} claim{'s' if len(locked) != 1 else ''}: {', '.join(locked)}")
 
 
 def _run(study: Study, queue: Queue, options: Options, screen: Display, drain: Drain) -> int:
@@ -103,6 +112,7 @@ def _run(study: Study, queue: Queue, options: Options, screen: Display, drain: D
     found = cluster.connect(options.address)
     try:
         slots = found.slots(resources)
+        _lock(study, screen)  # not before it is known that this study can run here, nor after its first run
         watch = Watch(study, queue, screen, drain, slots)
         name = f"{study.name}-{time.strftime('%Y%m%dT%H%M%S')}"
         with _ingesting(study.root, screen):

@@ -112,7 +112,7 @@ class _Seen:
     def representation(self) -> _Seen:
         return _Inner(self._grads.representation, self)
 
-    def apply(self, weights: Weights, *own: Weights) -> None:
+    def apply(self, weights: Weights, *own: Weights | None) -> None:
         self._apply(self._grads.apply, weights, *own)
 
     def apply_mean(self, weights: Weights) -> None:
@@ -120,7 +120,7 @@ class _Seen:
             raise self._asked.refuse("the update is the mean over several batches, whose norm is not known")
         self._apply(self._grads.apply_mean, weights)
 
-    def _apply(self, applied: Callable[..., None], weights: Weights, *own: Weights) -> None:
+    def _apply(self, applied: Callable[..., None], weights: Weights, *own: Weights | None) -> None:
         if own and own[0] is not None and self._asked.forced:
             raise self._asked.refuse("it says itself what the gradients of task parameters are multiplied by")
         factor = self._factor(weights.detach().to(torch.float64))
@@ -159,6 +159,6 @@ class _Inner(_Seen):
         super().__init__(at, step._asked)
         self._step = step
 
-    def _apply(self, applied: Callable[..., None], weights: Weights, *own: Weights) -> None:
+    def _apply(self, applied: Callable[..., None], weights: Weights, *own: Weights | None) -> None:
         super()._apply(applied, weights, *own)
         self._step.scaled = self.scaled
