@@ -15,7 +15,7 @@ from mtlfleet_analysis.leaderboard import Leaderboard, leaderboard
 from mtlfleet_analysis.report import Made
 from mtlfleet_analysis.report.drawing import Figure
 from mtlfleet_analysis.report.svg import clean, clean_values, drawing
-from mtlfleet_analysis.sentences import number, signed
+from mtlfleet_analysis.sentences import correction, number, signed
 
 FIGURES = ("svg", "png", "pdf", "json")
 TABLES = {"csv": "csv", "markdown": "md", "latex": "tex"}
@@ -173,7 +173,7 @@ def latex(made: Made, name: str) -> str:
         hashes = ", ".join(f"{_tex(v.claim_id)} {v.sha256[:8]}" for v in made.verdicts)
         caption = (
             "Verdicts on the claims. Effects are improvements over the baseline; $p$ is one-sided, corrected within "
-            f"the family (Holm). Hashes: {hashes}."
+            f"the family ({', '.join(sorted({correction(v) for v in made.verdicts}))}). Hashes: {hashes}."
         )
         return _booktabs(heads, rows, caption)
     return _board_latex(made, leaderboard(made.evidence))

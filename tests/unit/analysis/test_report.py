@@ -220,6 +220,16 @@ def test_published_numbers_stand_beside_and_change_no_verdict() -> None:
     assert "Part of no test" in rendered(beside)
 
 
+def test_a_card_names_the_correction_of_its_family(tmp_path: Path) -> None:
+    for correction, word in (("holm", "Holm"), ("max_t", "max-T")):
+        both = tuple(replace(CLAIM, id=i, correction=correction) for i in ("c", "d"))  # type: ignore[arg-type]
+        made = of_evidence(simulate(Design(effects={"ls": 0.0, "pcgrad": 3.0}), 0, both), both)
+        assert made.html.count(f"<dt>p, {word}</dt>") == 2
+        assert f"{word} p" in made.html
+        export(made, tmp_path, ["latex"])
+        assert f"the family ({word})" in (tmp_path / "claims.tex").read_text()
+
+
 def test_every_pair_names_its_trials() -> None:
     evidence = study()
     html = rendered(evidence)
