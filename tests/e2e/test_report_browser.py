@@ -186,6 +186,8 @@ def test_an_ordinary_report(browser: Any, ordinary: Path, width: int, dark: bool
     assert visit.overflow() <= 0
     assert visit.count("article.card") == 3
     assert visit.count("script") == 1
+    scale = "s => s.getBoundingClientRect().width / s.getAttribute('width')"
+    assert visit.page.evaluate(f"Math.min(...[...document.querySelectorAll('svg.drawing')].map({scale}))") > 0.7
     assert visit.count("img") == visit.count("[style]") == 0
     paper, ink = (
         visit.page.evaluate(f"getComputedStyle(document.body).{what}") for what in ("backgroundColor", "color")
