@@ -7,7 +7,8 @@
 
 Rules and practices are measured by the same harness with the same noise; what judges is mtlfleet_analysis itself. With
 ``--markdown`` every experiment is kept as it ends: a run that is stopped goes on where it was, ``--only`` adds to what
-is there, and a change of the seed or of the noise throws away what was measured under another (``--again``: all of it;
+is there, other ``--studies`` measure anew and leave what was found before on the page where it was out of line, and a
+change of the seed or of the noise throws away what was measured under another (``--again``: all of it;
 needed after a change of the code that is measured). Exit code 1: a rule of ours leaves its limit, or a negative
 control keeps to it.
 """
@@ -115,10 +116,10 @@ def order(index: int) -> tuple[bool, int, int]:
 
 def main() -> int:
     given = arguments()
-    name, noise, kept = refitted(given.refit) if given.refit else (page.ASSUMED, Noise(), {})
+    study, noise, kept = refitted(given.refit) if given.refit else (page.ASSUMED, Noise(), {})
     file = given.markdown.with_suffix(".json") if given.markdown else None
     book = json.loads(file.read_text("utf-8")) if file and file.exists() else {}
-    section = book.setdefault(name, {"experiments": {}})
+    section = book.setdefault(study, {"experiments": {}})
     if (section.get("noise"), section.get("seed")) != (asdict(noise), given.seed) or given.again:
         section["experiments"] = {}
     section |= {"noise": asdict(noise), "seed": given.seed, **kept}
@@ -133,7 +134,10 @@ def main() -> int:
     for experiment, found, seconds in measure(chosen, noise, given.studies, given.seed, given.jobs):
         for f in found:
             print(page.line(f), flush=True)
-        section["experiments"][f"{experiment.goal} {experiment.cell}"] = {
+        name = f"{experiment.goal} {experiment.cell}"
+        before = section["experiments"].get(name, {})
+        section["experiments"][name] = {
+            "earlier": before.get("earlier", []) + before.get("findings", []),
             "studies": experiment.number(given.studies),
             "cpu_s": round(seconds, 2),
             "findings": [asdict(f) for f in found],

@@ -121,6 +121,25 @@ def _cost(section: Mapping[str, Any]) -> str:
     )
 
 
+def _earlier(section: Mapping[str, Any]) -> list[str]:
+    """What was out of line in a run of other size, which the present one replaced."""
+    before = [Finding(**f) for e in section["experiments"].values() for f in e.get("earlier", [])]
+    if not before:
+        return []
+    wrong = [f for f in before if not f.fine]
+    sizes = ", ".join(f"{n:,}" for n in sorted({f.studies for f in before}))
+    honest = sum(f.limited and not f.control for f in before)
+    said = (
+        f"An earlier run ({sizes} studies a cell) measured {honest} of these rates, {len(wrong)} of them out of line."
+    )
+    return [
+        f"{said} Of rates at 0.05 exactly, one in forty is, at two standard errors.",
+        "",
+        *(f"* {f.goal}, {f.what}, {f.cell}: {value(f)}, limit {limit(f)}" for f in wrong),
+        "",
+    ]
+
+
 def _refitted(name: str, section: Mapping[str, Any], assumed: Mapping[str, Any], planned: Sequence[str]) -> list[str]:
     """The noise of a real study beside the assumed one, its verdicts, and the goals under its noise."""
     fitted, mine, theirs = section["fitted"], section["noise"], assumed["noise"]
@@ -153,7 +172,7 @@ def markdown(book: Mapping[str, Any], planned: Sequence[str]) -> str:
     assumed = book.get(ASSUMED)
     if assumed:
         parts += [f"Noise of the simulated runs, an assumption: {_noise(assumed)}. {_cost(assumed)}", ""]
-        parts += ["## The goals", "", *summary(assumed, planned)]
+        parts += ["## The goals", "", *summary(assumed, planned), *_earlier(assumed)]
         parts += [line for n, s in sorted(book.items()) if n != ASSUMED for line in _refitted(n, s, assumed, planned)]
         found = sorted(findings(assumed), key=lambda f: (f.what, _natural(f.cell)))
         for goal in (g for g in GOALS if any(f.goal == g for f in found)):
