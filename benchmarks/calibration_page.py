@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mtlfleet_analysis.calibration import Finding
@@ -88,12 +88,12 @@ def _goal(goal: str, section: Mapping[str, Any], planned: Sequence[str]) -> str:
     )
 
 
-def summary(section: Mapping[str, Any], planned: Sequence[str]) -> list[str]:
+def summary(section: Mapping[str, Any], planned: Sequence[str], goals: Iterable[str] = GOALS) -> list[str]:
     """One row a goal: the rate that comes closest to its limit, and whether the goal is met."""
     return [
         "| goal | | fewest studies a cell | nearest its limit or beyond it | limit | over | controls caught ||",
         "|---|---|---|---|---|---|---|---|",
-        *(_goal(goal, section, planned) for goal in GOALS),
+        *(_goal(goal, section, planned) for goal in goals),
         "",
     ]
 
@@ -123,7 +123,7 @@ def _cost(section: Mapping[str, Any]) -> str:
 
 def _earlier(section: Mapping[str, Any]) -> list[str]:
     """What was out of line in a run of other size, which the present one replaced."""
-    before = [Finding(**f) for e in section["experiments"].values() for f in e.get("earlier", [])]
+    before = [Finding(**f) for e in section["experiments"].values() for f in e.get("earlier", []) if f["goal"] != "G11"]
     if not before:
         return []
     wrong = [f for f in before if not f.fine]
@@ -162,8 +162,9 @@ def _refitted(name: str, section: Mapping[str, Any], assumed: Mapping[str, Any],
         ),
         "",
     ]
-    if section["experiments"]:
-        lines += [f"The goals under this noise. {_cost(section)}", "", *summary(section, planned)]
+    some = [goal for goal in GOALS if any(f.goal == goal for f in findings(section))]
+    if some:
+        lines += [f"The goals under this noise. {_cost(section)}", "", *summary(section, planned, some)]
     return lines
 
 
