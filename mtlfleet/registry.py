@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mtlfleet.errors import PluginError, UnknownName, among, nearest
+from mtlfleet.source import REQUIRED, Parameter, folder, inherited, read_class
 
 T = TypeVar("T")
 
@@ -41,23 +42,6 @@ KINDS: Mapping[str, str] = {
 
 
 GROUP = "mtlfleet.plugins"  # of entry points: a package's modules that declare citizens
-
-
-class _Required:
-    def __repr__(self) -> str:
-        return "required"
-
-
-REQUIRED = _Required()
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One hyper-parameter as its source declares it; ``annotation`` is the type's source text."""
-
-    name: str
-    annotation: str
-    default: Any
 
 
 @dataclass(frozen=True)
@@ -109,73 +93,6 @@ def register(kind: str, name: str) -> Callable[[type[T]], type[T]]:
     return keep
 
 
-def _literal(node: ast.expr | None) -> Any:
-    if node is None:
-        return REQUIRED
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return REQUIRED
-
-
-def _is_classvar(annotation: str) -> bool:
-    return annotation.startswith(("ClassVar", "typing.ClassVar"))
-
-
-def _read_class(node: ast.ClassDef) -> tuple[tuple[Parameter, ...], dict[str, Any]]:
-    parameters: list[Parameter] = []
-    traits: dict[str, Any] = {}
-    for line in node.body:
-        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-            annotation = ast.unparse(line.annotation)
-            value = _literal(line.value)
-            if _is_classvar(annotation):
-                traits[line.target.id] = value
-            else:
-                parameters.append(Parameter(line.target.id, annotation, value))
-        elif isinstance(line, ast.Assign) and len(line.targets) == 1 and isinstance(line.targets[0], ast.Name):
-            traits[line.targets[0].id] = _literal(line.value)
-    return tuple(parameters), traits
-
-
-def _is_dataclass(node: ast.ClassDef) -> bool:
-    return any(ast.unparse(d).startswith(("dataclass", "dataclasses.dataclass")) for d in node.decorator_list)
-
-
-def _inherited(node: ast.ClassDef, tree: ast.Module) -> dict[str, Parameter]:
-    """Fields of base classes that are dataclasses: those of the same file, and of mtlfleet where the file imports them
-    by name. What else a class is made of is not looked for; its fields have to be declared again."""
-    found: dict[str, Parameter] = {}
-    for base in reversed(node.bases):
-        name = base.value if isinstance(base, ast.Subscript) else base
-        if isinstance(name, ast.Name) and (there := _definition(name.id, tree)) is not None:
-            parent, home = there
-            found |= _inherited(parent, home)
-            if _is_dataclass(parent):
-                found |= {p.name: p for p in _read_class(parent)[0]}
-    return found
-
-
-def _definition(name: str, tree: ast.Module) -> tuple[ast.ClassDef, ast.Module] | None:
-    """(class, its file) behind a name of a file; None when it comes from somewhere else than here or mtlfleet."""
-    for line in tree.body:
-        if isinstance(line, ast.ClassDef) and line.name == name:
-            return line, tree
-        if isinstance(line, ast.ImportFrom) and (line.module or "").startswith("mtlfleet."):
-            for alias in line.names:
-                if name == (alias.asname or alias.name):
-                    return _definition(alias.name, _ours(line.module or ""))
-    return None
-
-
-@cache
-def _ours(module: str) -> ast.Module:
-    """The source of one of our modules, as a tree."""
-    place = _folder(module)
-    path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-    return ast.parse(path.read_bytes(), filename=str(path))
-
-
 def _declared(node: ast.ClassDef) -> tuple[str, str] | None:
     """(kind, name) of a decorated citizen, else None."""
     for decorator in node.decorator_list:
@@ -208,8 +125,8 @@ def read_file(path: Path, module: str | None) -> tuple[Entry, ...]:
         declared = _declared(node)
         if declared is None:
             continue
-        own, traits = _read_class(node)
-        parameters = tuple((_inherited(node, tree) | {p.name: p for p in own}).values())
+        own, traits = read_class(node)
+        parameters = tuple((inherited(node, tree) | {p.name: p for p in own}).values())
         summary = (ast.get_docstring(node) or "").partition("\n")[0]
         entries.append(
             Entry(
@@ -219,18 +136,11 @@ def read_file(path: Path, module: str | None) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def _folder(package: str) -> Path:
-    """The folder of one of our packages, found without importing it."""
-    import mtlfleet
-
-    return Path(next(iter(mtlfleet.__path__))).joinpath(*package.split(".")[1:])
-
-
 @cache
 def builtin(kind: str) -> Mapping[str, Entry]:
     """Catalogue of the citizens that ship with mtlfleet, by name, sorted."""
     package = KINDS[kind]
-    root = _folder(package)
+    root = folder(package)
     found: dict[str, Entry] = {}
     for path in sorted(root.rglob("*.py")):
         dotted = ".".join((package, *path.relative_to(root).with_suffix("").parts))

@@ -12,7 +12,8 @@ import click
 
 from mtlfleet.cli import output
 from mtlfleet.errors import UsageError
-from mtlfleet.registry import REQUIRED, Catalogue, Entry
+from mtlfleet.registry import Catalogue, Entry
+from mtlfleet.source import REQUIRED
 
 Facts = Callable[[Entry], dict[str, Any]]
 

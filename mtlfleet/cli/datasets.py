@@ -12,7 +12,8 @@ import click
 from mtlfleet.cli import output
 from mtlfleet.cli.catalogue import group
 from mtlfleet.errors import EnvironmentProblem, FleetError, PluginError, UsageError, nearest
-from mtlfleet.registry import REQUIRED, Catalogue, Entry, build, plugin_path, read_file
+from mtlfleet.registry import Catalogue, Entry, build, plugin_path, read_file
+from mtlfleet.source import REQUIRED
 
 
 def _facts(entry: Entry) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from mtlfleet.cli.catalogue import docstring
 from mtlfleet.docstrings import sections
-from mtlfleet.registry import REQUIRED, Entry, builtin
+from mtlfleet.registry import Entry, builtin
+from mtlfleet.source import REQUIRED
 
 FAMILIES = {
     "loss": (

@@ -19,7 +19,8 @@ from mtlfleet.plan.shape import Shaped, unresolved
 from mtlfleet.plan.space import MAX_CONTINUOUS, Axis, Space
 from mtlfleet.plan.tasks import Facts
 from mtlfleet.plan.trial import Recipe, Spec
-from mtlfleet.registry import REQUIRED, Catalogue, Entry, plugin_path, read_file
+from mtlfleet.registry import Catalogue, Entry, plugin_path, read_file
+from mtlfleet.source import REQUIRED
 
 SECTIONS: Mapping[str, str] = {"method": "methods", "dataset": "datasets", "architecture": "architectures"}
 SEARCHABLE = ("optimizer", "lr", "weight_decay", "momentum", "global_batch", "schedule", "warmup_steps", "clip_norm")

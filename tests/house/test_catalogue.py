@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mtlfleet import registry, testing
+from mtlfleet import registry, source, testing
 
 ENTRIES = [(kind, name) for kind in registry.KINDS for name in registry.builtin(kind)]
 METHODS = list(registry.builtin("method"))
@@ -23,7 +23,7 @@ def test_parameters_and_defaults(kind: str, name: str) -> None:
     entry, cls = registry.find(kind, name), registry.load(kind, name)
     assert is_dataclass(cls)
     declared: dict[str, Any] = {
-        f.name: registry.REQUIRED if f.default is MISSING and f.default_factory is MISSING else f.default
+        f.name: source.REQUIRED if f.default is MISSING and f.default_factory is MISSING else f.default
         for f in fields(cls)
         if f.init
     }
@@ -39,7 +39,7 @@ def test_traits_are_literals(kind: str, name: str) -> None:
     for trait, value in entry.traits.items():
         if trait.startswith("_"):
             continue
-        assert value is not registry.REQUIRED, f"{name}.{trait} is no literal, so the catalogue cannot show it"
+        assert value is not source.REQUIRED, f"{name}.{trait} is no literal, so the catalogue cannot show it"
         assert getattr(cls, trait) == value
 
 
