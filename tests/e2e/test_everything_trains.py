@@ -36,11 +36,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "diabetes_aux": {"width": 16},
     "synthetic_regression": {"width": 16},
     **folder_samples.NETWORKS,
+    "celeba": {"backbone": "resnet", "width": 16, "depth": 18},
 }
 STEPS, EVERY = 48, 6
 LONGER: dict[str, dict[str, Any]] = {  # all digits begin on a plateau; forty random attributes take a while to learn
     "multidigits": {"steps": 2 * STEPS, "eval_every": 2 * EVERY, "lr": 0.03, "global_batch": 32},
-    "celeba": {"steps": 2 * STEPS, "eval_every": 2 * EVERY},
+    "celeba": {"steps": 2 * STEPS, "eval_every": 2 * EVERY, "lr": 0.002},
 }
 
 
