@@ -111,6 +111,44 @@ def _read_class(node: ast.ClassDef) -> tuple[tuple[Parameter, ...], dict[str, An
     return tuple(parameters), traits
 
 
+def _is_dataclass(node: ast.ClassDef) -> bool:
+    return any(ast.unparse(d).startswith(("dataclass", "dataclasses.dataclass")) for d in node.decorator_list)
+
+
+def _inherited(node: ast.ClassDef, tree: ast.Module) -> dict[str, Parameter]:
+    """Fields of base classes that are dataclasses: those of the same file, and of mtlfleet where the file imports them
+    by name. What else a class is made of is not looked for; its fields have to be declared again."""
+    found: dict[str, Parameter] = {}
+    for base in reversed(node.bases):
+        name = base.value if isinstance(base, ast.Subscript) else base
+        if isinstance(name, ast.Name) and (there := _definition(name.id, tree)) is not None:
+            parent, home = there
+            found |= _inherited(parent, home)
+            if _is_dataclass(parent):
+                found |= {p.name: p for p in _read_class(parent)[0]}
+    return found
+
+
+def _definition(name: str, tree: ast.Module) -> tuple[ast.ClassDef, ast.Module] | None:
+    """(class, its file) behind a name of a file; None when it comes from somewhere else than here or mtlfleet."""
+    for line in tree.body:
+        if isinstance(line, ast.ClassDef) and line.name == name:
+            return line, tree
+        if isinstance(line, ast.ImportFrom) and (line.module or "").startswith("mtlfleet."):
+            for alias in line.names:
+                if name == (alias.asname or alias.name):
+                    return _definition(alias.name, _ours(line.module or ""))
+    return None
+
+
+@cache
+def _ours(module: str) -> ast.Module:
+    """The source of one of our modules, as a tree."""
+    place = folder(module)
+    path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    return ast.parse(path.read_bytes(), filename=str(path))
+
+
 def _declared(node: ast.ClassDef) -> tuple[str, str] | None:
     """(kind, name) of a decorated citizen, else None."""
     for decorator in node.decorator_list:
@@ -122,6 +160,13 @@ def _declared(node: ast.ClassDef) -> tuple[str, str] | None:
         if kind in KINDS and isinstance(first, ast.Constant) and isinstance(first.value, str):
             return kind, first.value
     return None
+
+
+def folder(package: str) -> Path:
+    """The folder of one of our packages, found without importing it."""
+    import mtlfleet
+
+    return Path(next(iter(mtlfleet.__path__))).joinpath(*package.split(".")[1:])
 
 
 @cache
@@ -143,7 +188,8 @@ def read_file(path: Path, module: str | None) -> tuple[Entry, ...]:
         declared = _declared(node)
         if declared is None:
             continue
-        parameters, traits = _read_class(node)
+        own, traits = _read_class(node)
+        parameters = tuple((_inherited(node, tree) | {p.name: p for p in own}).values())
         summary = (ast.get_docstring(node) or "").partition("\n")[0]
         entries.append(
             Entry(

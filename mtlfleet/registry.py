@@ -7,8 +7,9 @@ folder, or in a study's plug-in file, decorated with its kind and name: ``@metho
   is imported, so a study file is validated in milliseconds and a plug-in's code does not run;
 * *load* imports the file and gives the class.
 
-The price of the first is a rule: hyper-parameter defaults and class-level traits are literals. A house test asserts
-that the catalogue equals the imported classes.
+The price of the first is a rule: hyper-parameter defaults and class-level traits are literals. Fields may also stand in
+a base class that is a dataclass of mtlfleet's or of the same file. A house test asserts that the catalogue equals the
+imported classes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mtlfleet.declarations import KINDS, Entry, installed, plugin_path, read_file
+from mtlfleet.declarations import KINDS, Entry, folder, installed, plugin_path, read_file
 from mtlfleet.errors import PluginError, UnknownName, among, nearest
 
 T = TypeVar("T")
@@ -42,18 +43,11 @@ def register(kind: str, name: str) -> Callable[[type[T]], type[T]]:
     return keep
 
 
-def _folder(package: str) -> Path:
-    """The folder of one of our packages, found without importing it."""
-    import mtlfleet
-
-    return Path(next(iter(mtlfleet.__path__))).joinpath(*package.split(".")[1:])
-
-
 @cache
 def builtin(kind: str) -> Mapping[str, Entry]:
     """Catalogue of the citizens that ship with mtlfleet, by name, sorted."""
     package = KINDS[kind]
-    root = _folder(package)
+    root = folder(package)
     found: dict[str, Entry] = {}
     for path in sorted(root.rglob("*.py")):
         dotted = ".".join((package, *path.relative_to(root).with_suffix("").parts))

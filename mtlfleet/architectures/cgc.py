@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtlfleet.architectures.base import Batch, Context, Output, architecture
-from mtlfleet.architectures.experts import Gate
+from mtlfleet.architectures.experts import Extracting, Gate
 from mtlfleet.architectures.heads import drawn
-from mtlfleet.architectures.staged import Staged, StagedModel, mixed, per_input
+from mtlfleet.architectures.staged import StagedModel, mixed, per_input
 from mtlfleet.plan.tasks import Task
 
 
 @architecture("cgc")
 @dataclass(frozen=True, kw_only=True)
-class CGC(Staged):
+class CGC(Extracting):
     r"""Shared trunks and trunks of each task; a task's gate mixes the shared ones with its own.
 
     Math        :math:`z_t = \sum_{e \in S \cup E_t} g_{t,e}(x) f_e(x)`.
@@ -32,26 +31,11 @@ class CGC(Staged):
     backbone, width, depth, dropout, backbone_params, head, head_hidden:  as in hps, for each expert.
     """
 
-    backbone: str = "mlp"
-    width: int = 64
-    depth: int = 2
-    dropout: float = 0.0
-    backbone_params: Any = None
-    head: str = "plain"
-    head_hidden: int = 0
-    shared_experts: int = 1
-    task_experts: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.shared_experts < 1 or self.task_experts < 1:
-            raise ValueError("cgc: shared_experts and task_experts must be at least 1")
-
     def build(self, tasks: Sequence[Task], input_shape: tuple[int, ...]) -> nn.Module:
         root = int(torch.randint(2**62, ()))
 
         def experts(whose: str, count: int) -> nn.ModuleList:
-            made = [drawn(root, f"expert/{whose}/{e}", lambda: self.encoder(input_shape)) for e in range(count)]
+            made = self.encoders(input_shape, root, f"expert/{whose}", count)
             return nn.ModuleList(nn.Sequential(*stages) for stages in made)
 
         names = [task.name for task in tasks]

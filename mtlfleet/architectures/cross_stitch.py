@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtlfleet.architectures.base import Shape, architecture
-from mtlfleet.architectures.exchange import Exchanging
-from mtlfleet.architectures.staged import Staged
+from mtlfleet.architectures.exchange import Exchange, Exchanging
 from mtlfleet.plan.tasks import Task
 
 
@@ -33,7 +31,7 @@ class Stitch(nn.Module):
 
 @architecture("cross_stitch")
 @dataclass(frozen=True, kw_only=True)
-class CrossStitch(Staged):
+class CrossStitch(Exchange):
     r"""One network per task; after each stage but the last, each task reads a learned mixture of all tasks' features.
 
     Math        :math:`x_i^{l+1} = f_i^{l+1}(\sum_j \alpha_{ij}^l \odot x_j^l)`, per channel; ``others`` is divided over
@@ -49,15 +47,6 @@ class CrossStitch(Staged):
     others:       share of the other tasks' features at the start.
     backbone, width, depth, dropout, backbone_params, head, head_hidden:  as in hps, for each task's network.
     """
-
-    backbone: str = "mlp"
-    width: int = 64
-    depth: int = 2
-    dropout: float = 0.0
-    backbone_params: Any = None
-    head: str = "plain"
-    head_hidden: int = 0
-    others: float = 0.1
 
     def build(self, tasks: Sequence[Task], input_shape: tuple[int, ...]) -> nn.Module:
         def stitch(own: int, shape: Shape) -> nn.Module:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,13 +45,6 @@ class DSelectK(Staged):
     backbone, width, depth, dropout, backbone_params, head, head_hidden:  as in hps, for each expert.
     """
 
-    backbone: str = "mlp"
-    width: int = 64
-    depth: int = 2
-    dropout: float = 0.0
-    backbone_params: Any = None
-    head: str = "plain"
-    head_hidden: int = 0
     experts: int = 4
     k: int = 2
     gamma: float = 1.0
@@ -64,7 +56,7 @@ class DSelectK(Staged):
         if not 1 <= self.k <= self.experts:
             raise ValueError(f"dselect_k: k must be 1 to {self.experts}, found {self.k}")
         root = int(torch.randint(2**62, ()))
-        experts = [drawn(root, f"expert/{e}", lambda: self.encoder(input_shape)) for e in range(self.experts)]
+        experts = self.encoders(input_shape, root, "expert", self.experts)
         selectors = {
             t.name: drawn(root, f"gate/{t.name}", lambda: Selector(self.experts, self.k, self.gamma)) for t in tasks
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -14,6 +15,13 @@ from mtlfleet.architectures.staged import Staged, StagedModel, one_input
 from mtlfleet.plan.tasks import Task
 
 Joint = Callable[[int, Shape], nn.Module]  # (place of the task, shape of a stage's output) -> its mixing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange(Staged):
+    """Fields of both: ``others`` is the share of the other tasks' features at the start."""
+
+    others: float = 0.1
 
 
 class Exchanging(StagedModel):

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from mtlfleet.architectures.base import Shape
-from mtlfleet.architectures.staged import pooled, pooled_width
+from mtlfleet.architectures.staged import Staged, pooled, pooled_width
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extracting(Staged):
+    """Experts that all tasks share beside a task's own: fields of customized gates and of layers of them."""
+
+    shared_experts: int = 1
+    task_experts: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shared_experts < 1 or self.task_experts < 1:
+            raise ValueError(f"{self.name}: shared_experts and task_experts must be at least 1")
 
 
 class Gate(nn.Module):

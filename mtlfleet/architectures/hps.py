@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -33,14 +32,6 @@ class HPS(Staged):
     head:         of dense tasks: ``plain``, or ``deeplab`` (atrous pyramid).
     head_hidden:  units of a hidden layer in each head; 0 for linear heads.
     """
-
-    backbone: str = "mlp"
-    width: int = 64
-    depth: int = 2
-    dropout: float = 0.0
-    backbone_params: Any = None
-    head: str = "plain"
-    head_hidden: int = 0
 
     def build(self, tasks: Sequence[Task], input_shape: tuple[int, ...]) -> nn.Module:
         stages = self.encoder(input_shape)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,13 +34,6 @@ class LTB(Staged):
     backbone, width, depth, dropout, backbone_params, head, head_hidden:  as in hps, for each node's column.
     """
 
-    backbone: str = "mlp"
-    width: int = 64
-    depth: int = 2
-    dropout: float = 0.0
-    backbone_params: Any = None
-    head: str = "plain"
-    head_hidden: int = 0
     warmup: float = 0.1
     tau: float = 5.0
     tau_end: float = 0.5

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,13 +33,6 @@ class MMoE(Staged):
     backbone, width, depth, dropout, backbone_params, head, head_hidden:  as in hps, for each expert.
     """
 
-    backbone: str = "mlp"
-    width: int = 64
-    depth: int = 2
-    dropout: float = 0.0
-    backbone_params: Any = None
-    head: str = "plain"
-    head_hidden: int = 0
     experts: int = 4
     one_gate: bool = False
 
@@ -48,7 +40,7 @@ class MMoE(Staged):
         if self.experts < 1:
             raise ValueError(f"mmoe: experts must be at least 1, found {self.experts}")
         root = int(torch.randint(2**62, ()))
-        experts = [drawn(root, f"expert/{e}", lambda: self.encoder(input_shape)) for e in range(self.experts)]
+        experts = self.encoders(input_shape, root, "expert", self.experts)
         names = ["all"] if self.one_gate else [task.name for task in tasks]
         gates = nn.ModuleDict({t: drawn(root, f"gate/{t}", lambda: Gate(input_shape, self.experts)) for t in names})
         heads = self.heads(tasks, experts[0][-1].shape, input_shape, root)

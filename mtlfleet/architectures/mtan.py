@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,14 +77,6 @@ class MTAN(Staged):
     ----------
     backbone, width, depth, dropout, backbone_params, head, head_hidden:  as in hps.
     """
-
-    backbone: str = "mlp"
-    width: int = 64
-    depth: int = 2
-    dropout: float = 0.0
-    backbone_params: Any = None
-    head: str = "plain"
-    head_hidden: int = 0
 
     def build(self, tasks: Sequence[Task], input_shape: tuple[int, ...]) -> nn.Module:
         stages = self.encoder(input_shape)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtlfleet.architectures.base import Shape, architecture
-from mtlfleet.architectures.exchange import Exchanging
+from mtlfleet.architectures.exchange import Exchange, Exchanging
 from mtlfleet.architectures.heads import groups
-from mtlfleet.architectures.staged import Staged
 from mtlfleet.plan.tasks import Task
 
 
@@ -40,7 +38,7 @@ class Fusion(nn.Module):
 
 @architecture("nddr")
 @dataclass(frozen=True, kw_only=True)
-class NDDR(Staged):
+class NDDR(Exchange):
     r"""One network per task; after each stage but the last, a projection of all tasks' features feeds the next stage.
 
     Math        :math:`x_i^{l+1} = f_i^{l+1}(\mathrm{ReLU}(\mathrm{norm}(W_i^l [x_1^l; \ldots; x_T^l])))`; W starts as
@@ -55,15 +53,6 @@ class NDDR(Staged):
     others:       share of the other tasks' features at the start.
     backbone, width, depth, dropout, backbone_params, head, head_hidden:  as in hps, for each task's network.
     """
-
-    backbone: str = "mlp"
-    width: int = 64
-    depth: int = 2
-    dropout: float = 0.0
-    backbone_params: Any = None
-    head: str = "plain"
-    head_hidden: int = 0
-    others: float = 0.1
 
     def build(self, tasks: Sequence[Task], input_shape: tuple[int, ...]) -> nn.Module:
         return Exchanging.of(self, tasks, input_shape, lambda own, shape: Fusion(len(tasks), own, shape, self.others))

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtlfleet.architectures.base import Batch, Context, Output, Shape, Stage, architecture
-from mtlfleet.architectures.experts import Gate
+from mtlfleet.architectures.experts import Extracting, Gate
 from mtlfleet.architectures.heads import drawn
-from mtlfleet.architectures.staged import Staged, StagedModel, mixed, per_input
+from mtlfleet.architectures.staged import StagedModel, mixed, per_input
 from mtlfleet.plan.tasks import Task
 
 SHARED = "*"
@@ -21,7 +20,7 @@ SHARED = "*"
 
 @architecture("ple")
 @dataclass(frozen=True, kw_only=True)
-class PLE(Staged):
+class PLE(Extracting):
     r"""A stream per task and a shared one; at each stage a task mixes its own experts with the shared ones.
 
     Math        at stage l: :math:`x_t \leftarrow \sum_{e \in S \cup E_t} g_{t,e}\, f_e`, :math:`x_S \leftarrow
@@ -38,26 +37,11 @@ class PLE(Staged):
     backbone, width, depth, dropout, backbone_params, head, head_hidden:  as in hps.
     """
 
-    backbone: str = "mlp"
-    width: int = 64
-    depth: int = 2
-    dropout: float = 0.0
-    backbone_params: Any = None
-    head: str = "plain"
-    head_hidden: int = 0
-    shared_experts: int = 1
-    task_experts: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.shared_experts < 1 or self.task_experts < 1:
-            raise ValueError("ple: shared_experts and task_experts must be at least 1")
-
     def build(self, tasks: Sequence[Task], input_shape: tuple[int, ...]) -> nn.Module:
         root = int(torch.randint(2**62, ()))
         names = [task.name for task in tasks]
         streams = {
-            whose: [drawn(root, f"expert/{whose}/{e}", lambda: self.encoder(input_shape)) for e in range(count)]
+            whose: self.encoders(input_shape, root, f"expert/{whose}", count)
             for whose, count in ((SHARED, self.shared_experts), *((t, self.task_experts) for t in names))
         }
         entering, levels = input_shape, []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,13 +41,6 @@ class SMTL(Staged):
     backbone, width, depth, dropout, backbone_params, head, head_hidden:  as in hps, for each encoder.
     """
 
-    backbone: str = "mlp"
-    width: int = 64
-    depth: int = 2
-    dropout: float = 0.0
-    backbone_params: Any = None
-    head: str = "plain"
-    head_hidden: int = 0
     gate: str = "encoder"
     lite: bool = False
     gate_speed: float = 10.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -18,21 +19,20 @@ from mtlfleet.plan.tasks import Task
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, kw_only=True)
 class Staged(Architecture):
-    """An architecture whose trunk is a backbone's stages.
+    """An architecture whose trunk is a backbone's stages; a subclass is a frozen dataclass with more fields, or none.
 
-    A subclass is a frozen dataclass that declares these fields itself (the catalogue reads them from its source):
-    ``backbone``, ``width``, ``depth``, ``dropout``, ``backbone_params`` (a map of what else the backbone takes, or
-    None), ``head`` (``plain`` or ``deeplab``) and ``head_hidden``.
+    ``backbone_params`` is a map of what else the backbone takes, or None; ``head`` is ``plain`` or ``deeplab``.
     """
 
-    backbone: str
-    width: int
-    depth: int
-    dropout: float
-    backbone_params: Any
-    head: str
-    head_hidden: int
+    backbone: str = "mlp"
+    width: int = 64
+    depth: int = 2
+    dropout: float = 0.0
+    backbone_params: Any = None
+    head: str = "plain"
+    head_hidden: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (("width", 1), ("depth", 0), ("head_hidden", 0)):
@@ -56,6 +56,10 @@ class Staged(Architecture):
         given = {"width": self.width, "depth": self.depth, "dropout": self.dropout, **more}
         found: list[Stage] = kind(**given).stages(input_shape)
         return found
+
+    def encoders(self, input_shape: Shape, root: int, whose: str, count: int) -> list[list[Stage]]:
+        """``count`` trunks, drawn from (root, whose, number) alone."""
+        return [drawn(root, f"{whose}/{e}", lambda: self.encoder(input_shape)) for e in range(count)]
 
     def encoder_shape(self, input_shape: Shape) -> Shape:
         """What a trunk gives; a trunk is built and thrown away for it."""

@@ -32,10 +32,7 @@ class Cityscapes(MtanFolder):
     data_seed:  of that choice; the same for every method and seed.
     """
 
-    root: str
     classes: int = 7
-    val_share: float = 0.2
-    data_seed: int = 0
 
     def __post_init__(self) -> None:
         if self.classes not in (7, 19):

@@ -32,9 +32,13 @@ def read_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return shape, dtype
 
 
+@dataclass(frozen=True, kw_only=True)
 class MtanFolder(Prepared):
     """Dense tasks in the MTAN layout. A subclass says which folders there are and what they mean."""
 
+    root: str
+    val_share: float = 0.2
+    data_seed: int = 0
     counts: ClassVar[tuple[int, int]] = (0, 0)  # of the published train and val folders
 
     @abstractmethod
@@ -100,7 +104,7 @@ class MtanFolder(Prepared):
         }  # fmt: skip
 
     def carved(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        return carve(count, getattr(self, "val_share", 0.2), getattr(self, "data_seed", 0))
+        return carve(count, self.val_share, self.data_seed)
 
     def _chance(self, train: np.ndarray) -> dict[str, float]:
         """The commonest class, the median depth and the normal (0, 0, 1) on at most 200 training images."""

@@ -33,10 +33,6 @@ class NYUv2(MtanFolder):
     data_seed:  of that choice; the same for every method and seed.
     """
 
-    root: str
-    val_share: float = 0.2
-    data_seed: int = 0
-
     def folders(self) -> Mapping[str, str]:
         return {"image": "image", "segmentation": "label", "depth": "depth", "normals": "normal"}
 

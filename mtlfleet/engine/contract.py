@@ -54,8 +54,8 @@ class Context:
 @dataclass(frozen=True)
 class Output:
     """``predictions[task]`` [B, outputs], or [B, outputs, H, W] of a dense task; ``features`` by name (``"shared"``
-    is the representation all heads read); ``extras["loss/<task>"]``: a scalar added to that task's loss before any
-    weighting.
+    is the representation all heads read; the trainer adds what a phase taps); ``extras["loss/<task>"]``: a scalar added
+    to that task's loss before any weighting; ``extras["loss/*"]``: one whose gradient is added to the weighted update.
     """
 
     predictions: Mapping[str, Tensor]

@@ -96,13 +96,14 @@ def build(trial: Trial, site: Site, device: torch.device) -> Parts:
     tasks = tuple(task for task in facts.tasks if task.name in trial.tasks)
     architecture: Architecture = build_spec(site, "architecture", trial.architecture)
     seed_torch(stream(trial.seed, "init"), device)
-    model = architecture.build(tasks, facts.input_shape).to(device)
+    strategy: Strategy = build_spec(site, "strategy", trial.strategy)
+    model = strategy.wrap(architecture.build(tasks, facts.input_shape), tasks).to(device)
     wanted: Sequence[Split] = tuple(Split) if trial.phase == "final" else (Split.TRAIN, Split.VAL)
     return Parts(
         dataset,
         tasks,
         model,
         build_method(site, trial.method),
-        build_spec(site, "strategy", trial.strategy),
+        strategy,
         {split: dataset.split(split) for split in wanted},
     )

@@ -64,10 +64,12 @@ class Ahead:
 
     def _virtual(self, parameters: Sequence[nn.Parameter], gradient: Sequence[Tensor]) -> list[Tensor]:
         """x - rate * (momentum part + gradient + decay * x): SGD's step, whatever the optimizer, as the authors'."""
-        group = self.optimizer.param_groups[0]
-        momentum, decay = float(group.get("momentum", 0.0)), float(group["weight_decay"])
+        groups = self.optimizer.param_groups
+        group_of = {id(p): group for group in groups for p in group["params"]}
         found = []
         for parameter, change in zip(parameters, gradient, strict=True):
+            group = group_of.get(id(parameter), groups[0])  # a role's own optimizer is not asked
+            momentum, decay = float(group.get("momentum", 0.0)), float(group["weight_decay"])
             held = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
             whole = change + decay * parameter.detach()
             found.append(parameter.detach() - self.rate * (whole if held is None else whole + momentum * held))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -12,12 +14,18 @@ from torch import Tensor, nn
 from mtlfleet.engine.discovery import Reach
 from mtlfleet.methods.base import Method, OutOfDomain
 from mtlfleet.plan.trial import Recipe
+from mtlfleet.train.phases import roles
 
 
-def build_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """One group, every parameter; weight decay as the optimizer defines it (decoupled for ``adamw`` only)."""
+def build_optimizer(recipe: Recipe, parameters: Mapping[nn.Parameter, str]) -> torch.optim.Optimizer:
+    """Parameters by role in one group; those of gates in another without weight decay, which would pull every gate to
+    the middle whatever its task says. Decay is as the optimizer defines it (decoupled for ``adamw`` only)."""
     lr, decay = recipe.lr, recipe.weight_decay
-    chosen = [p for p in parameters if p.requires_grad]
+    gates = [p for p, role in parameters.items() if role.partition(":")[0] == "gate"] if decay else []
+    apart = {id(p) for p in gates}
+    chosen: list[dict[str, Any]] = [{"params": [p for p in parameters if id(p) not in apart]}]
+    if gates:
+        chosen.append({"params": gates, "weight_decay": 0.0})
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(chosen, lr=lr, momentum=recipe.momentum, weight_decay=decay)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
@@ -49,21 +57,42 @@ def learning_rate(recipe: Recipe, step: int, total: int) -> float:
 
 
 class Optimizers:
-    """The optimizer of each turn of a batch: one for all, or one each with moments of its own, over all parameters."""
+    """The optimizers of each turn of a batch: one set for all turns, or one each with moments of its own.
 
-    def __init__(self, recipe: Recipe, model: nn.Module, count: int) -> None:
-        self.each = [build_optimizer(recipe, model.parameters()) for _ in range(count)]
+    A set has the recipe's optimizer, first, and one for each pattern of roles in ``rules`` (as in ``Phase``).
+    """
 
-    def set_rate(self, rate: float) -> None:
-        for optimizer in self.each:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+    def __init__(
+        self, recipe: Recipe, model: nn.Module, count: int, rules: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        self.recipes = [recipe, *(replace(recipe, **changes) for changes in (rules or {}).values())]
+        parts: list[dict[nn.Parameter, str]] = [{} for _ in self.recipes]
+        role_of = roles(model)
+        for name, parameter in model.named_parameters():
+            role = role_of[name]
+            place = next((k for k, pattern in enumerate(rules or {}, 1) if fnmatchcase(role, pattern)), 0)
+            parts[place][parameter] = role
+        kept = [(own, part) for own, part in zip(self.recipes, parts, strict=True) if part]
+        self.recipes = [own for own, _ in kept]
+        self.sets = [[build_optimizer(own, part) for own, part in kept] for _ in range(count)]
+
+    @property
+    def each(self) -> list[torch.optim.Optimizer]:
+        """All of them, turn after turn."""
+        return [optimizer for one in self.sets for optimizer in one]
+
+    def set_rate(self, step: int, total: int) -> None:
+        """The learning rates of a step, each by its own recipe."""
+        for one in self.sets:
+            for recipe, optimizer in zip(self.recipes, one, strict=True):
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(recipe, step, total)
 
     def step(self, turn: int) -> None:
-        """One step of the turn's optimizer; then no parameter has a gradient."""
-        optimizer = self.each[turn % len(self.each)]
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        """One step of the turn's optimizers; then no parameter has a gradient."""
+        for optimizer in self.sets[turn % len(self.sets)]:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> list[dict[str, Any]]:
         return [optimizer.state_dict() for optimizer in self.each]

@@ -23,10 +23,16 @@ def phase_at(phases: Sequence[Phase], step: int) -> Phase:
     return phases[-1]
 
 
-def enter(model: nn.Module, phase: Phase) -> None:
-    """Let only the parameters train whose role the phase names; a model without ``roles()`` has shared ones only."""
+def roles(model: nn.Module) -> dict[str, str]:
+    """Each parameter's role; ``aux`` for one that the model does not declare, ``shared`` if it declares none at all."""
     roles_of = getattr(model, "roles", None)
-    roles = roles_of() if roles_of else {name: "shared" for name, _ in model.named_parameters()}
-    frozen = phase.frozen(roles)
+    declared = roles_of() if roles_of else None
+    names = [name for name, _ in model.named_parameters()]
+    return {name: "shared" if declared is None else declared.get(name, "aux") for name in names}
+
+
+def enter(model: nn.Module, phase: Phase) -> None:
+    """Let only the parameters train whose role the phase names."""
+    frozen = phase.frozen(roles(model))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)

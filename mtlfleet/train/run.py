@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -30,9 +31,9 @@ from mtlfleet.train.build import Parts, Site, build, seed_torch
 from mtlfleet.train.communicator import Communicator
 from mtlfleet.train.evaluate import Measured, evaluate, mean_skill
 from mtlfleet.train.feed import Feed
-from mtlfleet.train.forward import forward
+from mtlfleet.train.forward import After, Passed, forward
 from mtlfleet.train.lookahead import Foresight
-from mtlfleet.train.optimizers import Optimizers, learning_rate, refuse_second_optimizer, rest_unreached
+from mtlfleet.train.optimizers import Optimizers, refuse_second_optimizer, rest_unreached
 from mtlfleet.train.phases import enter, phase_at
 from mtlfleet.train.progress import Position, Progress
 from mtlfleet.train.records import Records
@@ -67,7 +68,7 @@ class TrialRun:
             parts.model, parts.method, process_group=self.comm.group, seed=self.trial.seed, tasks=names
         )
         self.turns = parts.method.turns(len(names))
-        self.optimizers = Optimizers(recipe, parts.model, self.turns if parts.method.own_optimizers else 1)
+        self._enter(self.phases[0])
         self.foresight = Foresight(self) if parts.method.outer_batches else None
         self.position = Position(loss_sum=[0.0] * len(names))
         self.best: dict[str, Tensor] | None = None
@@ -162,12 +163,20 @@ class TrialRun:
         """Passes over the training split done before a step, whatever a step takes of it."""
         return self.feed.epoch(step * self.engine.batches)
 
+    def _enter(self, phase: Phase) -> None:
+        """Be in a phase: what trains in it, and optimizers of its own if it has others than the one before."""
+        if phase is self.phase:
+            return
+        if self.phase is None or phase.optimizers != self.phase.optimizers:
+            count = self.turns if self.parts.method.own_optimizers else 1
+            self.optimizers = Optimizers(self.recipe, self.parts.model, count, phase.optimizers)
+        enter(self.parts.model, phase)
+        self.phase = phase
+
     def _step(self) -> None:
-        step, recipe = self.position.step, self.recipe
-        if (phase := phase_at(self.phases, step)) is not self.phase:
-            enter(self.parts.model, phase)
-            self.phase = phase
-        self.optimizers.set_rate(learning_rate(recipe, step, self.total))
+        step = self.position.step
+        self._enter(phase_at(self.phases, step))
+        self.optimizers.set_rate(step, self.total)
         batches = self.engine.batches
         self.position.samples += sum(self.feed.size(step * batches + place) for place in range(batches))
         if self.foresight is not None:
@@ -195,12 +204,16 @@ class TrialRun:
         """One optimizer step on the step's batches; without one when a number was not finite."""
         batches, draws = self.engine.batches, f"forward/{turn}" if turn else "forward"
         forwards = [self.losses(step * batches + place, step, draws) for place in range(batches)]
-        losses, features = [given for given, _ in forwards], [z for _, z in forwards]
+        after = After(self.parts.model, forwards, self.comm, uneven=self.feed.size(step * batches) < self.comm.world)
+        losses, features = [one.losses for one in forwards], [one.shared for one in forwards]
+        if not after.finite:  # the step is skipped as any other with such numbers is
+            losses = [{task: loss * math.nan for task, loss in one.items()} for one in losses]
         info = self.engine.step(losses, epoch=self.epoch(step), features=features)
         if info.skipped:
             return info
         if self.turns > 1:
             rest_unreached(self.parts.model, self.engine.reach, info.weights)
+        after.add()
         if self.trial.recipe.clip_norm is not None:
             self.engine.clip_(self.trial.recipe.clip_norm)
         self.optimizers.step(turn)
@@ -212,18 +225,16 @@ class TrialRun:
         place = step * self.engine.batches + self.engine.batches - 1
         anew = self.parts.method.reforward == "train_mode"
         with torch.no_grad(), nullcontext() if anew else kept_buffers(self.parts.model):
-            losses, _ = self.losses(place, step, "observe" if anew else "forward")
+            losses = self.losses(place, step, "observe" if anew else "forward").losses
             self.engine.observe(losses, epoch=self.epoch(step))
 
-    def losses(
-        self, place: int, step: int, draws: str = "forward", feed: Feed | None = None
-    ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Losses, and the representation, of a feed's batch ``place``.
+    def losses(self, place: int, step: int, draws: str = "forward", feed: Feed | None = None) -> Passed:
+        """A forward pass of a feed's batch ``place``.
 
         Dropout and its kin draw from torch's global generator: it is set for this batch, so a resumed run draws alike.
         """
         seed_torch(stream(self.trial.seed, draws, place, self.comm.rank), self.comm.device)
-        return forward((feed or self.feed).at(place), self.parts, self._context(step), self.comm)
+        return forward((feed or self.feed).at(place), self.parts, self._context(step), self.comm, self.phase)
 
     def _evaluate(self) -> None:
         """Validation metrics; keep the weights if no earlier checkpoint was better."""
@@ -287,11 +298,12 @@ class TrialRun:
         weights, best, state = loaded
         self.parts.model.load_state_dict(weights)
         self.best = {name: tensor.to(self.comm.device) for name, tensor in best.items()} if best else None
+        self.position = Position(**state["position"])
+        self._enter(phase_at(self.phases, max(0, self.position.step - 1)))  # whose optimizers these are
         self.optimizers.load_state_dict(state["optimizer"])
         for name in self.parts.method.shards:
             state["engine"]["method"][name] = state["engine"]["method"][name][self.comm.rank]
         self.engine.load_state_dict(state["engine"])
-        self.position = Position(**state["position"])
         checkpoint.set_random_state(state["random"][self.comm.rank])
 
     def _progress(self, state: str) -> Progress:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mtlfleet import registry
+
 RNG = np.random.RandomState
 
 
@@ -224,3 +226,43 @@ WRITERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     f.__name__: f
     for f in (nyuv2, cityscapes, cityscapes_png, multimnist, celeba, office, qm9, pawsx, aliexpress, census, sarcos)
 }
+
+# A small network that suits each of them: parameters of an architecture.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "nyuv2": {"backbone": "segnet", "width": 4, "depth": 2},
+    "cityscapes": {"backbone": "segnet", "width": 4, "depth": 2},
+    "cityscapes_png": {"backbone": "resnet", "width": 8, "depth": 18, "head": "deeplab", "head_hidden": 8},
+    "multimnist": {"backbone": "cnn", "width": 16},
+    "celeba": {"backbone": "resnet", "width": 8, "depth": 18},
+    "office": {"backbone": "resnet", "width": 8, "depth": 18},
+    "qm9": {"backbone": "gnn", "width": 8, "depth": 2, "backbone_params": {"hidden": 4}},
+    "pawsx": {"backbone": "bag", "width": 16},
+    "aliexpress": {"backbone": "tabular", "backbone_params": {"categories": 16, "rows": 256}},
+    "census": {"backbone": "tabular", "backbone_params": {"categories": 32, "rows": 256}},
+    "sarcos": {},
+}
+
+RECIPES = {  # file of jobs/studies -> variable of its folder -> writer
+    "nyuv2_mtan": {"NYUV2": "nyuv2"},
+    "cityscapes": {"CITYSCAPES": "cityscapes"},
+    "celeba": {"CELEBA": "celeba"},
+    "qm9": {"QM9": "qm9"},
+    "office": {"OFFICE31": "office", "OFFICE_HOME": "office"},
+    "multimnist": {"MNIST": "multimnist", "FASHION": "multimnist"},
+}
+
+
+def prepare_for_recipe(variable: str, name: str, root: Path) -> None:
+    """Sample data as the recipe's own parameters expect them, so pictures are small only where the recipe says so."""
+    root.mkdir()
+    domains = ("Art", "Clipart", "Product", "Real_World") if variable == "OFFICE_HOME" else ("amazon", "dslr", "webcam")
+    if name == "nyuv2":
+        mtan(root, {"label": 13}, True, (32, 64))
+    elif variable == "FASHION":
+        multimnist(root, seed=1)
+    elif name == "office":
+        office(root, domains)
+    else:
+        WRITERS[name](root)
+    params = {"variant": "office-home"} if variable == "OFFICE_HOME" else {}
+    registry.build("dataset", name, root=str(root), **params).prepare()

@@ -25,19 +25,6 @@ from mtlfleet.errors import EnvironmentProblem
 from mtlfleet.train.feed import to_batch
 
 IN_FOLDERS = [n for n, e in registry.builtin("dataset").items() if "root" in {p.name for p in e.parameters}]
-SMALL: dict[str, dict[str, Any]] = {
-    "nyuv2": {"backbone": "segnet", "width": 4, "depth": 2},
-    "cityscapes": {"backbone": "segnet", "width": 4, "depth": 2},
-    "cityscapes_png": {"backbone": "resnet", "width": 8, "depth": 18, "head": "deeplab", "head_hidden": 8},
-    "multimnist": {"backbone": "cnn", "width": 16},
-    "celeba": {"backbone": "resnet", "width": 8, "depth": 18},
-    "office": {"backbone": "resnet", "width": 8, "depth": 18},
-    "qm9": {"backbone": "gnn", "width": 8, "depth": 2, "backbone_params": {"hidden": 4}},
-    "pawsx": {"backbone": "bag", "width": 16},
-    "aliexpress": {"backbone": "tabular", "backbone_params": {"categories": 16, "rows": 256}},
-    "census": {"backbone": "tabular", "backbone_params": {"categories": 32, "rows": 256}},
-    "sarcos": {},
-}
 
 
 def run(*words: str) -> tuple[int, str]:
@@ -60,7 +47,7 @@ def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_every_folder_has_a_writer() -> None:
-    assert set(IN_FOLDERS) == set(folder_samples.WRITERS) == set(SMALL)
+    assert set(IN_FOLDERS) == set(folder_samples.WRITERS) == set(folder_samples.NETWORKS)
 
 
 def test_facts_agree_with_the_data(data: Prepared) -> None:
@@ -99,7 +86,9 @@ def test_no_sample_is_in_two_splits(data: Prepared) -> None:
 def test_a_model_trains_on_it_and_its_loss_falls(data: Prepared) -> None:
     facts = data.facts()
     torch.manual_seed(0)
-    model = registry.build("architecture", "hps", **SMALL[data.name]).build(facts.tasks, facts.input_shape)
+    model = registry.build("architecture", "hps", **folder_samples.NETWORKS[data.name]).build(
+        facts.tasks, facts.input_shape
+    )
     samples = data.split(Split.TRAIN)
     batch = to_batch(samples.fetch(np.arange(min(12, len(samples)))), tuple(t.name for t in facts.tasks))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)

@@ -11,43 +11,18 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import folder_samples
 
-from mtlfleet import registry
 from mtlfleet.plan.study import Study
 from mtlfleet.plan.trial import Spec
 from mtlfleet.train import Communicator, Site, run_trial
 
 STUDIES = Path(__file__).parents[3] / "jobs" / "studies"
-FOLDERS = {
-    "nyuv2_mtan": {"NYUV2": "nyuv2"},
-    "cityscapes": {"CITYSCAPES": "cityscapes"},
-    "celeba": {"CELEBA": "celeba"},
-    "qm9": {"QM9": "qm9"},
-    "office": {"OFFICE31": "office", "OFFICE_HOME": "office"},
-    "multimnist": {"MNIST": "multimnist", "FASHION": "multimnist"},
-}
 NARROW = {"width": 8}  # the recipe's network, thinner: what is tested is that the parts fit
 
 
-def prepare(variable: str, name: str, root: Path) -> None:
-    """Sample data as the recipe's own parameters expect them, so pictures are small only where the recipe says so."""
-    root.mkdir()
-    domains = ("Art", "Clipart", "Product", "Real_World") if variable == "OFFICE_HOME" else ("amazon", "dslr", "webcam")
-    if name == "nyuv2":
-        folder_samples.mtan(root, {"label": 13}, True, (32, 64))
-    elif variable == "FASHION":
-        folder_samples.multimnist(root, seed=1)
-    elif name == "office":
-        folder_samples.office(root, domains)
-    else:
-        folder_samples.WRITERS[name](root)
-    params = {"variant": "office-home"} if variable == "OFFICE_HOME" else {}
-    registry.build("dataset", name, root=str(root), **params).prepare()
-
-
-@pytest.mark.parametrize("recipe", FOLDERS)
+@pytest.mark.parametrize("recipe", folder_samples.RECIPES)
 def test_a_recipe_is_valid_and_takes_two_steps(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable, name in FOLDERS[recipe].items():
-        prepare(variable, name, tmp_path / variable)
+    for variable, name in folder_samples.RECIPES[recipe].items():
+        folder_samples.prepare_for_recipe(variable, name, tmp_path / variable)
         monkeypatch.setenv(variable, str(tmp_path / variable))
     study = Study.load(STUDIES / f"{recipe}.yaml")
     assert not study.warnings.errors
