@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterator
 
 from mtlfleet.cli.catalogue import docstring
+from mtlfleet.declarations import REQUIRED, Entry
 from mtlfleet.docstrings import sections
-from mtlfleet.registry import REQUIRED, Entry, builtin
+from mtlfleet.registry import builtin
 
 FAMILIES = {
     "loss": (

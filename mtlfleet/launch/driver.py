@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,6 @@ def launch(study: Study, options: Options) -> Outcome:
     with _only_launch(study.folder), Drain(study.folder, screen.say) as drain:
         at(root).verify()
         documents.write_definitions(study, root)
-        locked = documents.lock_claims(study, root)
-        if locked:
-            screen.say(f"locked {len(locked)} claim{'s' if len(locked) != 1 else ''}: {', '.join(locked)}")
         queue = Queue(
             study,
             lambda ids: trial_states(root, study.name, ids),
@@ -73,7 +71,12 @@ def launch(study: Study, options: Options) -> Outcome:
             root=root,
         )
         documents.write_trials(study, root, queue.trials)
-        ran = _run(study, queue, options, screen, drain) if queue.waiting else 0
+        if queue.waiting:
+            with redirect_stdout(sys.stderr):  # where Ray prints what its raylet says of a dead process
+                ran = _run(study, queue, options, screen, drain)
+        else:
+            _lock(study, screen)
+            ran = 0
         with Ingester(root) as ingester:
             try:
                 ingester.run_once()
@@ -85,6 +88,12 @@ def launch(study: Study, options: Options) -> Outcome:
         return Outcome(states, hopeless, drain.code, time.monotonic() - started, ran)
 
 
+def _lock(study: Study, screen: Display) -> None:
+    locked = documents.lock_claims(study.claims, study.name, study.sha256, study.root)
+    if locked:
+        screen.say(f"locked {len(locked)} claim{'s' if len(locked) != 1 else ''}: {', '.join(locked)}")
+
+
 def _run(study: Study, queue: Queue, options: Options, screen: Display, drain: Drain) -> int:
     from mtlfleet.launch import cluster, tune
     from mtlfleet.train.build import Site
@@ -94,10 +103,15 @@ def _run(study: Study, queue: Queue, options: Options, screen: Display, drain: D
         from dataclasses import replace
 
         resources = replace(resources, max_concurrent=options.max_concurrent)
+    for kind, specs in (("method", study.methods), ("architecture", study.architectures)):
+        for spec in specs:
+            if spec.fingerprint:  # a plug-in's code, not run so far: its error once, instead of in every trial
+                study.catalogue.load(kind, spec.use)
     screen.say("starting Ray" if options.address == "local" else f"joining Ray at {options.address}")
     found = cluster.connect(options.address)
     try:
         slots = found.slots(resources)
+        _lock(study, screen)  # not before it is known that this study can run here, nor after its first run
         watch = Watch(study, queue, screen, drain, slots)
         site = Site(study.root, study.name, study.plugins, study.path.parent)
         name = f"{study.name}-{time.strftime('%Y%m%dT%H%M%S')}"

@@ -230,5 +230,11 @@ OTHER_CODES: Mapping[str, Explanation] = {
         "is untouched.",
         "auto_lambda: {params: {val_source: train_split}}",
     ),
+    "W506": Explanation(
+        "an installed plug-in cannot be read",
+        "A package's entry point in the group mtlfleet.plugins names a module that is not there or is not Python. What "
+        "it declares is unknown here; a study that names it is refused, with this reason.",
+        "pip install --force-reinstall mylab   # or uninstall it",
+    ),
 }
 CODES: Mapping[str, Explanation] = dict(sorted({**OTHER_CODES, **CLAIM_CODES}.items()))

@@ -41,6 +41,14 @@ SELECT study_id, trial_id, attempt, step, scope, tasks[i] AS task_i, tasks[j] AS
        norms[i] AS norm_i, norms[j] AS norm_j
 FROM pairs;
 
+CREATE OR REPLACE VIEW task_gradient_rows AS
+WITH places AS (
+  SELECT *, unnest(range(1, len(tasks) + 1)) AS k FROM task_gradients
+)
+SELECT study_id, trial_id, attempt, step, scope, tasks[k] AS task, losses[k] AS loss, norms[k] AS norm, weights[k] AS weight,
+       descents[k] AS descent, min_descent, conflict_fraction, update_norm, norm_to_sum, gram_condition, status
+FROM places;
+
 CREATE OR REPLACE VIEW trial_summary AS
 WITH drawn AS (
   SELECT study_id, trial_id, max(value)::BIGINT AS samples FROM metrics WHERE metric = 'samples' GROUP BY study_id, trial_id

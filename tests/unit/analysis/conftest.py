@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from mtlfleet.launch.documents import lock_claims
 from mtlfleet.plan.claims import Baseline, Claim
 from mtlfleet.plan.tasks import METRICS
 from mtlfleet.store import AttemptWriter, Ingester, Store, write_document
 from mtlfleet_analysis.evidence import Evidence
 from mtlfleet_analysis.loading import Asked
-from mtlfleet_analysis.registering import lock
 from mtlfleet_analysis.simulation import Design, simulate
 
 CLAIMS = (
@@ -61,7 +61,7 @@ def write(evidence: Evidence, root: Path) -> None:
         for r in evidence.runs
     ]  # fmt: skip
     write_document(root, study, "trials", trials)
-    lock(CLAIMS, study, evidence.sha256, root)
+    lock_claims(CLAIMS, study, evidence.sha256, root)
     for r in evidence.runs:
         writer = AttemptWriter.claim(
             root, study, r.trial, restored_step=0, restored_checkpoint=None, world_size=1, facts={}
