@@ -2,6 +2,7 @@
 
     python benchmarks/engine.py                               # the default grid, a Markdown table
     python benchmarks/engine.py --models mlp-4M --tasks 3,8 --worlds 1,2 --json
+    python benchmarks/engine.py --done --markdown FILE        # every goal beside what was measured
 
 Every cell runs in fresh processes, where possible in a network namespace of its own (`unshare -rn`), whose loopback
 counter
@@ -31,7 +32,7 @@ from typing import Any
 
 ONE_RANK = ("torchjd",)
 MEASURED = ("plain", "naive", "engine", "auto", "torchjd")  # peak memory
-WAYS = ("plain", "naive", "engine", "bf16", "auto", "batched", "ub", "every10", "torchjd")
+WAYS = ("plain", "bare", "naive", "engine", "bf16", "auto", "batched", "ub", "every10", "torchjd")
 
 
 def loopback_up() -> None:
@@ -214,6 +215,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--memory", action="store_true", help="peak memory too: one process more per way")
     parser.add_argument("--memory-only", action="store_true")
+    parser.add_argument("--done", action="store_true", help="only the cells that goals speak of: goal, measured, met")
+    parser.add_argument("--markdown", type=Path, help="write the table to this file too")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -222,14 +225,24 @@ def main() -> None:
         return
     import torch
 
-    rows = grid(arguments)
+    if arguments.done:
+        from goals import cells, judged
+
+        rows = [found | {"cell": cell} for cell, found in cells(run, isolated())]
+        table = judged(rows)
+    else:
+        rows = grid(arguments)
+        table = markdown(rows)
     facts = {
         "torch": torch.__version__,
         "python": platform.python_version(),
         "cpus": os.cpu_count(),
         "machine": platform.machine(),
     }
-    print(json.dumps({"facts": facts, "rows": rows}, indent=1) if arguments.json else markdown(rows))
+    if arguments.markdown:
+        said = f"torch {facts['torch']}, Python {facts['python']}, {facts['cpus']} CPUs, {facts['machine']}"
+        arguments.markdown.write_text(f"{table}\n\n{said}, {time.strftime('%d %B %Y')}.\n")
+    print(json.dumps({"facts": facts, "rows": rows}, indent=1) if arguments.json else table)
 
 
 if __name__ == "__main__":

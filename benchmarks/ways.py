@@ -63,6 +63,8 @@ def build(way: str, kind: str, tasks: int, rank: int, world: int, *, watch: bool
 def _update(way: str, model: MultiTask, world: int) -> Callable[[dict[str, Tensor], Tensor], int]:
     if way == "plain":
         return lambda losses, _: _plain(losses)
+    if way == "bare":
+        return lambda losses, _: bare(model, losses)
     if way == "naive":
         return lambda losses, _: naive(model, losses, world)
     if way == "torchjd":
@@ -73,6 +75,15 @@ def _update(way: str, model: MultiTask, world: int) -> Callable[[dict[str, Tenso
 
 def _plain(losses: dict[str, Tensor]) -> int:
     torch.stack(list(losses.values())).sum().backward()
+    return 0
+
+
+def bare(model: MultiTask, losses: dict[str, Tensor]) -> int:
+    """torch's own K passes, their gradients dropped: no Gram, no message, nothing written. What no exact way by passes
+    can fall below."""
+    for k, loss in enumerate(losses.values()):
+        inputs = [*model.shared, *model.heads[k].parameters()]
+        torch.autograd.grad(loss, inputs, retain_graph=k + 1 < len(losses))
     return 0
 
 

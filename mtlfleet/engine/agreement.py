@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from mtlfleet.engine import cost
 from mtlfleet.engine.backward import Graph, batched
 from mtlfleet.engine.collect import Plan
-from mtlfleet.engine.discovery import Reach, discover, lies_behind
+from mtlfleet.engine.discovery import Reach, discover, lies_behind, numbers_of
 from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.factored import KINDS, Factors
 from mtlfleet.engine.gradients import Losses, Needs
@@ -48,6 +49,8 @@ class Agreement:
         self.tasks: tuple[str, ...] = ()
         self.behind = False  # every shared parameter lies behind the representation, on every rank
         self.width = 0  # numbers of the representation per sample
+        self.size = 0.0  # numbers in the graph of a step, about
+        self.settled = False  # no rank's graph had changed in this step
         self.factors: Factors | None = None
         self.calls: dict[str, list[Call]] = {}
         self._probed: set[str] = set()  # operations of which batched passes are known to go through
@@ -82,6 +85,17 @@ class Agreement:
         """Whether rows of an earlier step have the size of this one's."""
         return rows.shape == (len(self.tasks), self.plan.layout.shard)
 
+    @contextmanager
+    def unheard(self) -> Iterator[None]:
+        """Layers called again inside (by checkpoints, in passes before the step's own) are not noted."""
+        if self._recorder is not None:
+            self._recorder.recording = False
+        try:
+            yield
+        finally:
+            if self._recorder is not None:
+                self._recorder.recording = True
+
     def record(self, recording: bool) -> None:
         """Layers called again inside a backward pass (checkpoints) are not noted; after it, nothing noted is kept."""
         if self._recorder is not None:
@@ -111,11 +125,15 @@ class Agreement:
         return (present, self._model.training, tuple(z is not None for z in zs), calls, *_frozen(self._model))
 
     def prepare(
-        self, batches: Sequence[Mapping[str, Tensor]], zs: Sequence[Tensor | None]
+        self,
+        batches: Sequence[Mapping[str, Tensor]],
+        zs: Sequence[Tensor | None],
+        say: Callable[[Tensor, bool], Tensor],
     ) -> tuple[list[Losses], list[list[bool]]]:
         """Average the losses over ranks; find tasks, shared parameters and layouts when the graph may have changed.
 
-        Whether it changed is agreed in the same all-reduce: one rank that sees a new task makes all of them look again.
+        Whether it changed is agreed in the same message: one rank that sees a new task makes all of them look again.
+        ``say(numbers, changed here)`` averages over ranks.
         """
         names = sorted({task for losses in batches for task in losses})
         for losses in batches:
@@ -131,9 +149,10 @@ class Agreement:
         self.calls = self._recorder.take() if self._recorder is not None else {}
         here = [number for losses in batches for number in _numbers(losses, self.tasks)]
         changed = self._sign(batches, zs) != self._signature
-        told = self._exchange.mean(torch.tensor([*here, float(changed)], dtype=torch.float64))
+        told = say(torch.tensor([*here, float(changed)], dtype=torch.float64), changed)
         values = told[:-1].view(len(batches), 2, len(self.tasks))
-        if told[-1] > 0:
+        self.settled = not float(told[-1])
+        if not self.settled:
             heard = self._recorder is None or self._recorder.everything
             self._discover(batches, zs)
             # Found anew while only some layers were listened to: those decided this step, all of them the next.
@@ -150,8 +169,9 @@ class Agreement:
         pairs = zip(zs, batches, strict=True)
         self.width = max((z[0].numel() for z in zs if z is not None and len(z)), default=0)
         apart = any(losses and (z is None or not lies_behind(z, losses, self._found.shared)) for z, losses in pairs)
-        agreed = self._exchange.maximum(torch.tensor([float(apart), float(self.width)]))
-        self.behind, self.width = not float(agreed[0]), int(agreed[1])
+        here = torch.tensor([float(apart), float(self.width), numbers_of(merged.values())])
+        agreed = self._exchange.maximum(here).tolist()
+        self.behind, self.width, self.size = not agreed[0], int(agreed[1]), agreed[2]
         if self._approximate == "ub" or self._method.needs is Needs.REPRESENTATION:
             refuse_without(self.behind, "ub" if self._approximate else f"method {self._method.name!r}")
         chunk = (self._chunk or len(self.tasks)) if self._backward == "batched" else 0
@@ -208,25 +228,21 @@ class Agreement:
         ):
             return 0
         if chunk:
-            self._unbatched = bool(
-                self._exchange.maximum(torch.tensor([float(not self._probe(recorder, losses, z, nodes))]))
-            )
+            self._unbatched = bool(self._exchange.maximum(torch.tensor([float(not self._probe(losses, z, nodes))])))
         return 0 if self._unbatched else chunk
 
-    def _probe(self, recorder: Recorder, losses: Mapping[str, Tensor], z: Tensor | None, nodes: set[object]) -> bool:
+    def _probe(self, losses: Mapping[str, Tensor], z: Tensor | None, nodes: set[object]) -> bool:
         """Whether a batched pass of this rank's graph goes through; operations that have once are not tried again."""
         kinds = {type(node).__name__ for node in nodes}
         if kinds <= self._probed:
             return True
         graph = Graph(losses, self.reach, z=z if self.behind else None)
         inputs = self.reach.shared if graph.z is not None else (*self.reach.shared, *self.reach.own_parameters)
-        recorder.recording = False  # checkpoints call layers again
         try:
-            next(batched(graph, inputs, 2), None)
+            with self.unheard():
+                next(batched(graph, inputs, 2), None)
         except EngineRefused:
             return False
-        finally:
-            recorder.recording = True
         self._probed |= kinds
         return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from mtlfleet.engine.layout import Layout, bucket_size
 
 TOGETHER = 1_048_576  # numbers: K gradients that fit in this travel in one message, larger ones bucket by bucket
 WHOLE = 131_072  # numbers: K gradients that fit in this are summed whole on every rank, as one message saves two
-TINY = 65_536  # numbers: models this small send four times as many together; a message costs more than its bytes
+TINY = 65_536  # numbers: models this small send four times as many together or whole: a message outweighs its bytes
 
 
 @dataclass
@@ -38,7 +39,7 @@ class Plan:
         own = Layout.of(reach.own_parameters, 1) if reach.own_parameters else None
         layout = Layout.of(parameters, exchange.world, names=names)
         count = len(reach.tasks) if tasks is None else tasks
-        if count * layout.padded <= TOGETHER * (4 if layout.padded <= TINY else 1):
+        if count * layout.padded <= _most(TOGETHER, layout):
             return cls(layout, own, None, chunk)
         layout = Layout.of(parameters, exchange.world, names=names, bucket=bucket_size(layout.size, exchange.world))
         return cls(layout, own, Buckets(layout, exchange, own.size if own is not None else 0), chunk)
@@ -52,6 +53,19 @@ class Plan:
             if p is q
         ]
         return len(same) == len(self.layout.parameters) + len(own) == len(reach.shared) + len(reach.own_parameters)
+
+
+def _most(numbers: int, layout: Layout) -> int:
+    """A limit, four times as wide for tiny models."""
+    return numbers * (4 if layout.padded <= TINY else 1)
+
+
+class Whole(NamedTuple):
+    """What every rank has of a tiny model's step after one message."""
+
+    rows: Tensor  # [K, padded], averaged
+    own: Tensor | None  # the task parameters' gradients, averaged
+    told: Tensor | None  # float64, the mean of what ranks said along with it
 
 
 class Collector:
@@ -83,22 +97,35 @@ class Collector:
             cursor = sum(len(graph.reach.own[task]) for task in graph.reach.tasks[:k])
             self.plan.own.pack_from(cursor, gradients, own)
 
-    def whole(self, graph: Graph) -> tuple[Tensor, Tensor | None] | None:
-        """Tiny: (all rows [K, padded], the task parameters' gradients), averaged, on every rank; None if not so tiny.
+    def whole(self, tasks: int, graph: Graph | None, said: Tensor | None = None) -> Whole | None:
+        """Tiny: all rows, on every rank; None if not so tiny.
 
-        One message instead of an exchange, the Gram's and a gathering: their number is what such a step costs.
+        One message instead of an exchange, the Gram's and a gathering: their number is what such a step costs. ``said``
+        [2 * tasks + 1] float64 is averaged along with it; without a ``graph`` this rank has nothing else to send. The
+        message is as long without words, so that no sum is taken in another order.
         """
         layout, own = self.plan.layout, self.plan.own
-        tasks, beside = len(graph.reach.tasks), own.size if own is not None else 0
-        size = tasks * layout.padded
+        size, beside = tasks * layout.padded, own.size if own is not None else 0
         if self.exchange.world == 1 or self.exchange.wire is not None or self.plan.buckets is not None:
             return None
-        if size + beside > WHOLE or (own is not None and own.dtype() != layout.dtype()):
+        if size + beside > _most(WHOLE, layout) or (own is not None and own.dtype() != layout.dtype()):
             return None
-        message = layout.empty(of=size + beside)
-        self._fill(graph, message[:size].view(tasks, -1), message[size:] if own is not None else None)
+        message = layout.empty(of=size + beside + 2 * self.exchange.world * (2 * tasks + 1))
+        rows, heads, tail = message.split_with_sizes([size, beside, message.numel() - size - beside])
+        if graph is not None:
+            self._fill(graph, rows.view(tasks, -1), heads if own is not None else None)
+        words = tail.view(self.exchange.world, 2, -1)
+        if said is not None:
+            # Each rank has a place of its own, in two parts: sums with zeros lose nothing of a float64.
+            words[self.exchange.rank, 0] = said
+            rest = said - words[self.exchange.rank, 0].cpu().to(torch.float64)
+            words[self.exchange.rank, 1] = rest.nan_to_num(0.0, 0.0, 0.0)
         message = self.exchange.total(message)
-        return message[:size].view(tasks, -1), message[size:] if own is not None else None
+        told = None
+        if said is not None:
+            told = message[size + beside :].view_as(words).cpu().to(torch.float64).sum(1).sum(0) / self.exchange.world
+        rows, heads = message[:size].view(tasks, -1), message[size : size + beside]
+        return Whole(rows, heads if own is not None else None, told)
 
     def _together(self, graph: Graph, own: Tensor | None) -> Tensor:
         """Small: every task into its row, then one exchange of all rows."""

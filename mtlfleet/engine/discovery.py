@@ -6,7 +6,8 @@ its task.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,22 @@ def reached(loss: Tensor, stop: Tensor | None = None) -> set[int]:
             leaves.add(id(variable))
         stack.extend(parent for parent, _ in node.next_functions)
     return leaves
+
+
+def numbers_of(losses: Iterable[Tensor]) -> float:
+    """How many numbers the operations of these losses' graphs gave: about what a graph keeps alive. Infinite where
+    torch does not tell."""
+    total, seen = 0.0, set[object]()
+    stack = [loss.grad_fn for loss in losses]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        told = getattr(node, "_input_metadata", None)
+        total += math.inf if told is None else sum(math.prod(output.shape) for output in told)
+        stack.extend(parent for parent, _ in node.next_functions)
+    return total
 
 
 @dataclass(frozen=True)

@@ -138,11 +138,12 @@ class GradientEngine:
         before = self._micro.sent_before if self._micro.open else self.exchange.bytes_sent
         batches = [losses] if isinstance(losses, Mapping) else list(losses)
         self._expect(len(batches))
-        told, somewhere = self._prepare(batches, features)
+        at = Step(self.steps, epoch, self.seed)
+        alone = len(batches) == 1 and not self._micro.open
+        told, somewhere = self._prepare(batches, features, ahead=alone and not self._stale(at))
         contest = self._agreed.contest
         if contest is not None:
             contest.begin()
-        at = Step(self.steps, epoch, self.seed)
         self.steps += 1
         grads = self._opening.open(batches, told, somewhere, at)
         try:
@@ -167,9 +168,18 @@ class GradientEngine:
         return info
 
     def _prepare(
-        self, batches: Sequence[Mapping[str, Tensor]], features: Tensor | Sequence[Tensor | None] | None
+        self,
+        batches: Sequence[Mapping[str, Tensor]],
+        features: Tensor | Sequence[Tensor | None] | None,
+        *,
+        ahead: bool = False,
     ) -> tuple[list[Losses], list[list[bool]]]:
-        found = self._agreed.prepare(batches, self._shown.take(features, len(batches)))
+        """``ahead``: the method will look at this one batch's task gradients as at the last step's."""
+
+        def say(said: Tensor, changed: bool) -> Tensor:
+            return self._opening.say(batches[0], said, changed) if ahead else self.exchange.mean(said)
+
+        found = self._agreed.prepare(batches, self._shown.take(features, len(batches)), say)
         if self.state is None:
             self.state = self.method.init(len(self.tasks))
         return found
@@ -178,11 +188,14 @@ class GradientEngine:
         """The method looks, or its last weights serve again: (next state, the solver's word, how it approximates)."""
         if not torch.isfinite(torch.stack([view.losses, *told])).all():
             raise NonFinite("a loss is not finite")
-        since = at.number % self.every
-        if since and self._weights is not None:
+        if self._stale(at) and self._weights is not None:
             view.apply(self._weights)
-            return self.state, f"weights of step {at.number - since}", "stale"
+            return self.state, f"weights of step {at.number - at.number % self.every}", "stale"
         return (*self.method.step(view, self.state, at), None)
+
+    def _stale(self, at: Step) -> bool:
+        """Whether the last weights serve in this step."""
+        return at.number % self.every > 0 and self._weights is not None
 
     def _skip(self, grads: View, at: Step, reason: str, before: int) -> StepInfo:
         """No gradient, the state as it was; the end if that has happened too often in a row."""

@@ -109,6 +109,11 @@ class Layout:
 
     def pack_from(self, first: int, gradients: Sequence[Tensor | None], into: Tensor) -> None:
         """Add gradients of the parameters from position ``first`` on to ``into``; None leaves what is there."""
+        there = [gradient.reshape(-1) for gradient in gradients if gradient is not None]
+        if len(there) == len(gradients) > 1 and all(gradient.dtype == into.dtype for gradient in there):
+            stop = first + len(there) - 1
+            into[self.offsets[first] : self.offsets[stop] + there[-1].numel()] += torch.cat(there)
+            return
         for place, gradient in enumerate(gradients, first):
             if gradient is not None:
                 offset = self.offsets[place]

@@ -11,6 +11,7 @@ from mtlfleet.engine.accumulation import MicroBatches
 from mtlfleet.engine.agreement import Agreement
 from mtlfleet.engine.approximate import SketchGradients, UpperBoundGradients
 from mtlfleet.engine.backward import Graph
+from mtlfleet.engine.collect import Collector, Whole
 from mtlfleet.engine.compiled import compiled_parts, kept_graphs, refuse_overwritten
 from mtlfleet.engine.discovery import Reach
 from mtlfleet.engine.exchange import Exchange
@@ -19,6 +20,8 @@ from mtlfleet.engine.gradients import Losses, Needs, Step
 from mtlfleet.engine.representation import Shown
 from mtlfleet.engine.scaling import LossScale
 from mtlfleet.engine.views import StepGradients
+
+LIGHT = 1_048_576  # numbers: graphs up to this size are kept until the next forward pass is through
 
 View = StepGradients | FactoredGradients
 
@@ -48,6 +51,32 @@ class Opening:
         self._rows: Tensor | None = None
         self._looked_at: Reach | None = None
         self._trusted: set[type] = set()  # compiled parts that give the same gradient twice
+        self._again = False  # the last step's rows came whole, and nothing had changed
+        self._ahead: Whole | None = None
+
+    def say(self, losses: Mapping[str, Tensor], said: Tensor, changed: bool) -> Tensor:
+        """The mean over ranks of what they say before a step.
+
+        A tiny model's rows travel along where those of the last step came whole: then the K passes come first, over the
+        graph as all ranks know it. A rank that knows better (``changed``) has only words to send; whoever reads them
+        takes the passes again, so the graph is kept, and for that must be light.
+        """
+        agreed, self._ahead = self._agreed, None
+        if self._again and agreed.contest is None and agreed.factors is None:
+            with kept_graphs(), agreed.unheard():
+                graph = None if changed else self._graph(losses, 0, keep=True)
+                plan, tasks = agreed.plan, agreed.tasks
+                found = Collector(plan, self._exchange, ()).whole(len(tasks), graph, said)
+            if found is not None and found.told is not None:
+                self._ahead = None if float(found.told[-1]) else found
+                return found.told
+        return self._exchange.mean(said)
+
+    def _graph(self, losses: Mapping[str, Tensor], place: int, *, keep: bool = False) -> Graph:
+        """Of the batch at ``place``."""
+        agreed = self._agreed
+        z = self._shown.z[place] if agreed.behind else None
+        return Graph(losses, agreed.reach, self._exchange.world, self._scale.scale, z, agreed.width, keep)
 
     def open(
         self,
@@ -65,8 +94,7 @@ class Opening:
         opened: list[StepGradients] = []
         kind = {None: self._micro.kind(last), "ub": UpperBoundGradients, "sketch": SketchGradients}[self._approximate]
         for place, losses in enumerate(batches):
-            z = self._shown.z[place] if agreed.behind else None
-            graph = Graph(losses, agreed.reach, self._exchange.world, self._scale.scale, z, agreed.width)
+            graph = self._graph(losses, place)
             self._trust(graph, last)
             if agreed.factors is not None:
                 view = FactoredGradients(graph, told[0], agreed.factors, agreed.calls, self._exchange, heads)
@@ -78,6 +106,7 @@ class Opening:
             if isinstance(opened[-1], SketchGradients):
                 opened[-1].key = (at.seed, at.number)
         opened[-1].batches = tuple(opened)
+        opened[-1].ahead, self._ahead = self._ahead, None
         opened[-1].outcome.keeps_shard = self.keeps_shard
         return opened[-1]
 
@@ -90,12 +119,12 @@ class Opening:
         self._looked_at = graph.reach
         fresh = compiled_parts(graph.losses.values()) - self._trusted
         if fresh:
-            self._agreed.record(False)  # layers called again by checkpoints
-            with kept_graphs():
+            with kept_graphs(), self._agreed.unheard():
                 refuse_overwritten(graph, graph.reach.shared)
-            self._agreed.record(True)
             self._trusted |= fresh
 
     def keep(self, view: View) -> None:
         """The rows' memory serves the next step, where no method can have kept it."""
         self._rows = view.buffer if self._method.needs is Needs.GRAM else None
+        whole = isinstance(view, StepGradients) and view.came_whole
+        self._again = whole and self._agreed.settled and self._agreed.size <= LIGHT

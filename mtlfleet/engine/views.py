@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mtlfleet.engine.backward import Graph
-from mtlfleet.engine.collect import Collector, Plan
+from mtlfleet.engine.collect import Collector, Plan, Whole
 from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.gradients import Gram, Losses, Rows, Weights
 from mtlfleet.engine.microbatches import Held
@@ -49,6 +49,7 @@ class StepGradients:
         self._representation: Representation | None = None
         self._rows: Tensor | None = None
         self._whole: Tensor | None = None  # [K, padded], of a tiny model
+        self.ahead: Whole | None = None  # the same, when it came with what ranks agree on before a step
         self._seen = False  # a method holds the rows: they are not written to
         self.outcome = self._out = Outcome(graph, plan, exchange, heads)
         self.weights: Tensor | None = None
@@ -76,16 +77,21 @@ class StepGradients:
 
     def _take_whole(self) -> None:
         """Of a tiny model every rank gets all rows at once; nothing is left to agree on."""
-        found = self._collector.whole(self._graph)
+        found = self.ahead or self._collector.whole(len(self._graph.reach.tasks), self._graph)
         if found is None:
             return
-        self._whole, self._out.own = found
+        self._whole, self._out.own, _ = found
         n = self._plan.layout.shard
         self._rows = self._whole[:, self._exchange.rank * n : (self._exchange.rank + 1) * n]
         gram = block_gram(self._whole)
         if not torch.isfinite(gram).all():
             raise NonFinite("a task gradient is not finite")
         self.seen_gram = gram / self._graph.scale**2
+
+    @property
+    def came_whole(self) -> bool:
+        """Whether every rank got all rows."""
+        return self._whole is not None
 
     @property
     def way(self) -> str:

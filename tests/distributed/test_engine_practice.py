@@ -134,6 +134,16 @@ def test_common_trunks_give_autograds_gradient(what: str, way: str) -> None:
         assert info.backward == f"factored, {3 if what == 'twice' else 2} of {K + (3 if what == 'twice' else 2)} layers"
 
 
+def test_layers_beside_a_compiled_part_are_factored_in_the_first_step_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trying the compiled part out must not forget the calls of the others."""
+    monkeypatch.setattr(factoring, "gain", lambda *_: 1.0)
+    torch._dynamo.reset()
+    model = nn.ModuleDict({"trunk": trunk(nn.Tanh()), "after": nn.Linear(5, 5), "heads": heads()})
+    compiled = torch.compile(model["trunk"], backend="aot_eager")
+    info = check(model, fitting(model, lambda x: model["after"](compiled(x))), "factored")
+    assert info.backward.startswith("factored, 1 of")
+
+
 @pytest.mark.parametrize("way", ["sequential", "batched"])
 @pytest.mark.usefixtures("path")
 def test_a_compiled_trunk_that_gave_its_tensors_away_is_refused_with_both_ways_out(way: str) -> None:

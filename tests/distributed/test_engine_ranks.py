@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -15,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import cases
 from crew import crew
 
-from mtlfleet.engine import GradientEngine
+from mtlfleet.engine import GradientEngine, StepInfo
 from mtlfleet.errors import EngineRefused
 
 
@@ -43,10 +45,13 @@ def test_same_world_same_bits() -> None:
             assert all(torch.equal(one[n], two[n]) for n in one)
 
 
+def _exchanges(rank: int, world: int) -> list[dict[str, Tensor]]:
+    ways = (("fp32", "auto"), ("fp32", "allreduce"), ("bf16", "auto"))
+    return [cases.by_engine(rank, world, ["mgda"], wire, exchange)["mgda"][0] for wire, exchange in ways]
+
+
 def test_other_exchanges_agree_and_bf16_is_only_coarser() -> None:
-    exact = crew(2, cases.by_engine, ["mgda"])[0]["mgda"][0]
-    whole = crew(2, cases.by_engine, ["mgda"], "fp32", "allreduce")[0]["mgda"][0]
-    coarse = crew(2, cases.by_engine, ["mgda"], "bf16")[0]["mgda"][0]
+    exact, whole, coarse = crew(2, _exchanges)[0]
     assert cases.relative(whole, exact) < 1e-6
     assert 1e-6 < cases.relative(coarse, exact) < 3e-2
 
@@ -91,13 +96,64 @@ def _nan(rank: int, world: int, name: str) -> tuple[bool, bool, bool, object]:
     return info.skipped, not cases.gradients(model), kept, info.status
 
 
-@pytest.mark.parametrize("name", ["uw", "mgda"])
-def test_one_nan_on_one_rank_skips_the_step_on_all(name: str) -> None:
-    for skipped, no_gradients, state_kept, status in crew(2, _nan, name):
+def _nans(rank: int, world: int) -> list[tuple[bool, bool, bool, object]]:
+    return [_nan(rank, world, name) for name in ("uw", "mgda")]
+
+
+def test_one_nan_on_one_rank_skips_the_step_on_all() -> None:
+    for skipped, no_gradients, state_kept, status in itertools.chain(*crew(2, _nans)):
         assert skipped
         assert no_gradients
         assert state_kept
         assert "not finite" in str(status)
+
+
+AHEAD = ("all", "all", "all", "absent", "all", "all", "nan", "all", "frozen", "all")
+
+
+def _ahead(rank: int, world: int) -> tuple[list[dict[str, Tensor]], list[StepInfo], list[int]]:
+    """Steps of a tiny model: words and task gradients travel together from the third on. On rank 1 a task is absent, a
+    loss is no number, a parameter is frozen. Gradients, infos and the number of messages, by step."""
+    model, found, infos, counts = cases.net(), [], [], []
+    engine = GradientEngine(model, "mgda")
+    sent: list[str] = []
+    patch = pytest.MonkeyPatch()
+    for name in ("all_to_all_single", "all_reduce", "all_gather_object", "all_gather_single"):
+        if hasattr(dist, name):
+            plain = getattr(dist, name)
+            patch.setattr(dist, name, lambda *a, _n=name, _p=plain, **k: (sent.append(_n), _p(*a, **k))[1])
+    for step, what in enumerate(AHEAD):
+        x, y = (v[rank * 6 : rank * 6 + 6] if world > 1 else v[:12] for v in cases.data(step))
+        model.pair.weight.requires_grad_(what != "frozen")
+        losses = {t: v.mean() for t, v in model.losses(x, y).items()}
+        if what == "absent" and world == 1:
+            losses["gamma"] = model.losses(x[:6], y[:6])["gamma"].mean() / 2
+        elif what == "absent" and rank == 1:
+            losses.pop("gamma")
+        if what == "nan" and rank == world - 1:
+            losses["beta"] = losses["beta"] * torch.nan
+        sent.clear()
+        infos.append(engine.step(losses))
+        counts.append(len(sent))
+        found.append(cases.gradients(model))
+        model.zero_grad(set_to_none=True)
+    patch.undo()
+    return found, infos, counts
+
+
+def test_words_and_task_gradients_of_a_tiny_model_are_one_message() -> None:
+    alone, told, _ = _ahead(0, 1)
+    for found, infos, counts in crew(2, _ahead):
+        for step, what in enumerate(AHEAD):
+            assert infos[step].skipped == (what == "nan")
+            assert found[step].keys() == alone[step].keys()
+            if what != "nan":
+                assert cases.relative(found[step], alone[step]) < 2e-6, (step, what)
+                torch.testing.assert_close(infos[step].losses, told[step].losses, rtol=1e-6, atol=0)
+        assert counts[2] == counts[6] == counts[7] == 1
+        assert counts[5] == 2  # looked for again in the step before
+        assert counts[3] > 2  # the message that was of no use among them
+        assert counts[4] > 2
 
 
 def _ddp(rank: int, world: int) -> tuple[float, str]:
