@@ -1,149 +1,161 @@
 """Simulate thousands of studies with a known truth, judge them, and print how often the answers are wrong.
 
-    python benchmarks/calibration.py                          every goal, 5,000 studies a cell
+    python benchmarks/calibration.py                          every goal, 5,000 studies a cell; prints only
     python benchmarks/calibration.py --studies 2000 --only G7
-    python benchmarks/calibration.py --markdown docs/calibration.md
+    python benchmarks/calibration.py --markdown docs/calibration.md     also written there, results kept in its .json
     python benchmarks/calibration.py --refit STUDY_OR_STORE   the noise of its final runs; then the same goals under it
 
-Rules and practices are measured by the same harness with the same noise; what judges is mtlfleet_analysis itself. A row
-is wrong (exit code 1) when a rule of ours leaves its limit, or a negative control keeps to it.
+Rules and practices are measured by the same harness with the same noise; what judges is mtlfleet_analysis itself. With
+``--markdown`` every experiment is kept as it ends: a run that is stopped goes on where it was, ``--only`` adds to what
+is there, other ``--studies`` measure anew and leave what was found before on the page where it was out of line, and a
+change of the seed or of the noise throws away what was measured under another (``--again``: all of it;
+needed after a change of the code that is measured). Exit code 1: a rule of ours leaves its limit, or a negative
+control keeps to it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import calibration_page as page
 
 from mtlfleet_analysis.calibration import Experiment, Finding, Noise, experiments, fit
 
-TITLES = {
-    "G1": "False positives, these datasets",
-    "G2": "False positives, other datasets",
-    "G3": "Family-wise error",
-    "G4": "Coverage of the 95 % interval",
-    "G5": "Equivalence, non-inferiority and no-better-than at the margin",
-    "G6": "Sequential error",
-    "G7": "Claims against a front",
-    "G8": "Diverged runs",
-    "G9": "Errors of the verdict",
-    "G10": "Power",
-    "G12": "What must not matter",
-    "G13": "Speed",
-    "G14": "Common practices, which must fail",
-}
-INTRO = """# Calibration
+FIXTURES = "tests/unit/analysis/golden_stats"
+FIRST = ("G8", "G9", "G3", "G12", "G11")  # what takes longest
 
-Simulated studies whose truth is known, judged by the functions that judge real ones: how often is the answer wrong?
-Printed by `python benchmarks/calibration.py --markdown docs/calibration.md`; `make test` runs a short form of it with
-the same limits, widened by 3.1 standard errors of the smaller number of studies.
 
-An error rate of 0.05 may be measured as 0.0597 at most (two standard errors at 2,000 studies), an interval must cover
-0.94 at least. **Negative controls** are common practices put through the same harness: it has to find them wanting.
-"""
+def fixtures(noise: Noise, studies: int, seed: int) -> list[Finding]:  # noqa: ARG001
+    """G11: the published examples, recomputed by the public functions; a share of tests, not of studies."""
+    root = Path(__file__).parents[1]
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.xml")
+        asked = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", FIXTURES]
+        subprocess.run(asked, cwd=root, check=False, stdout=subprocess.DEVNULL)  # what failed is counted below
+        cases = list(ElementTree.parse(report).iter("testcase"))
+    passed = sum(len(case) == 0 for case in cases)  # a child says failure, error or skipped
+    return [
+        Finding(goal="G11", what=f"tests of {FIXTURES} that pass", cell="published values", found=passed / len(cases),
+                limit=1.0, at_most=False, studies=len(cases))
+    ]  # fmt: skip
+
+
+EXPERIMENTS = (*experiments(), Experiment(goal="G11", cell="fixtures", run=fixtures))
 
 
 def work(task: tuple[int, Noise, int, int]) -> tuple[list[Finding], float]:
     index, noise, studies, seed = task
-    start = time.process_time()
-    found = experiments()[index].findings(noise, studies, seed)
-    return found, time.process_time() - start
+    before = os.times()
+    found = EXPERIMENTS[index].findings(noise, studies, seed)
+    return found, sum(os.times()[:4]) - sum(before[:4])
 
 
 def measure(
-    chosen: Sequence[tuple[int, Experiment]], noise: Noise, studies: int, seed: int, jobs: int
-) -> Iterator[tuple[list[Finding], float]]:
-    """The findings so far, and the CPU seconds they took; again after each experiment, the dear ones last."""
-    tasks = [(i, noise, studies, seed) for i, _ in chosen]
-    found: list[Finding] = []
-    spent = 0.0
+    chosen: Sequence[int], noise: Noise, studies: int, seed: int, jobs: int
+) -> Iterator[tuple[Experiment, list[Finding], float]]:
+    """Each experiment with its findings and CPU seconds, in order."""
+    tasks = [(i, noise, studies, seed) for i in chosen]
+    if jobs == 1:
+        yield from ((EXPERIMENTS[i], *work(task)) for i, task in zip(chosen, tasks, strict=True))
+        return
     with ProcessPoolExecutor(jobs) as pool:
-        for (_, experiment), (some, seconds) in zip(chosen, pool.map(work, tasks), strict=True):
-            found += some
-            spent += seconds
-            for f in some:
-                print(f"{experiment.goal:4} {f.cell:34} {f.what:48} {f.found:7.4f} {limit(f):9} {word(f)}", flush=True)
-            yield found, spent
+        yield from ((EXPERIMENTS[i], *done) for i, done in zip(chosen, pool.map(work, tasks), strict=True))
 
 
-def limit(f: Finding) -> str:
-    if f.at_most and f.limit >= 1.0 and f.goal != "G13":
-        return ""
-    return f"{'≤' if f.at_most else '≥'} {f.limit:.4g}"
-
-
-def word(f: Finding) -> str:
-    if f.control:
-        return "fails, as it should" if f.fine else "WRONG: the harness did not notice"
-    return "ok" if f.fine else "WRONG"
-
-
-def table(found: Iterable[Finding]) -> list[str]:
-    lines = ["| what | cell | studies | found | limit | |", "|---|---|---|---|---|---|"]
-    return lines + [f"| {f.what} | {f.cell} | {f.studies:,} | {f.found:.4g} | {limit(f)} | {word(f)} |" for f in found]
-
-
-def markdown(found: Sequence[Finding], noise: Noise, spent: float, command: str) -> str:
-    parts = [INTRO]
-    model = ", ".join(f"{k} {v:g}" if not isinstance(v, bool) else f"{k} {v}" for k, v in asdict(noise).items())
-    parts.append(f"Noise of the simulated runs (an assumption unless refitted, see below): {model}.\n")
-    wrong = sum(not f.fine for f in found)
-    parts.append(
-        f"{len(found)} rates, {sum(f.control for f in found)} of them of negative controls; {wrong} out of line. "
-        f"CPU time {spent / 60:.0f} minutes (`{command}`).\n"
-    )
-    for goal in (g for g in TITLES if any(f.goal == g for f in found)):
-        parts += [f"## {goal}: {TITLES[goal]}\n", *table(f for f in found if f.goal == goal), ""]
-    return "\n".join(parts)
-
-
-def refitted(where: str) -> Noise:
-    """The noise of a store's final runs, printed."""
+def refitted(where: str) -> tuple[str, Noise, dict[str, Any]]:
+    """The noise of a store's final runs, printed; the study's name, and what there is to keep."""
     from mtlfleet.cli.claims import asked_for
+    from mtlfleet_analysis.judging import judge_evidence
     from mtlfleet_analysis.loading import from_store
 
     asked, store = asked_for(where)
-    found = fit(from_store(asked, store))
+    evidence = from_store(asked, store)
+    found = fit(evidence)
     print(f"noise of {asked.name}: {found.methods} methods, {found.seeds} seeds")
     for place, sd in found.sd.items():
         print(f"  {place:32} sd of a run's average percent change {sd:.3g} pp")
     print(f"  rho {found.rho:.3f}   tau {found.tau:.3f} sd   excess kurtosis {found.kurtosis:.2f}")
     noise = found.noise()
-    print(f"  simulated from here on: rho {noise.rho:.3f}, tau {noise.tau:.3f}, t({noise.tail:.3g}) tails\n")
-    return replace(noise)
+    print(f"  simulated from here on: rho {noise.rho:.3f}, tau {noise.tau:.3f}, t({noise.tail:.3g}) tails")
+    verdicts = judge_evidence(evidence, asked.claims)
+    for v in verdicts:
+        print(f"  {v.claim.id}: {v.verdict}. {v.sentence}")
+    print()
+    kept = {"fitted": asdict(found), "verdicts": [[v.claim.id, v.verdict, v.label, v.sentence] for v in verdicts]}
+    return asked.name, noise, kept
 
 
-def main() -> int:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=2026)
-    parser.add_argument("--only", default="", help="goals, G1,G7")
+    parser.add_argument("--only", default="", help="goals, G1,G7; none: only refit, or write the page anew")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--again", action="store_true", help="measure what is kept already once more")
     parser.add_argument("--refit", default="", metavar="STUDY")
-    given = parser.parse_args()
-    noise = refitted(given.refit) if given.refit else Noise()
-    goals = set(given.only.split(",")) if given.only else set(TITLES)
-    order = list(TITLES)
-    chosen = sorted(
-        ((i, e) for i, e in enumerate(experiments()) if e.goal in goals),
-        key=lambda x: (x[1].most is not None, x[1].goal in ("G3", "G8"), order.index(x[1].goal), x[0]),
-    )
-    command = "python benchmarks/calibration.py " + " ".join(a for a in sys.argv[1:] if a != str(given.markdown))
-    command = command.replace(" --markdown", "").strip()
-    found: list[Finding] = []
-    spent = 0.0
-    for found, spent in measure(chosen, noise, given.studies, given.seed, given.jobs):
-        if given.markdown:
-            given.markdown.write_text(markdown(found, noise, spent, command), encoding="utf-8")
-    wrong = [f for f in found if not f.fine]
-    print(f"\n{len(found)} rates, {len(wrong)} out of line; {spent / 60:.1f} CPU minutes")
+    return parser.parse_args()
+
+
+def order(index: int) -> tuple[bool, int, int]:
+    goal = EXPERIMENTS[index].goal
+    return goal not in FIRST, int(goal[1:]), index
+
+
+def main() -> int:
+    given = arguments()
+    study, noise, kept = refitted(given.refit) if given.refit else (page.ASSUMED, Noise(), {})
+    file = given.markdown.with_suffix(".json") if given.markdown else None
+    book = json.loads(file.read_text("utf-8")) if file and file.exists() else {}
+    section = book.setdefault(study, {"experiments": {}})
+    if (section.get("noise"), section.get("seed")) != (asdict(noise), given.seed) or given.again:
+        section["experiments"] = {}
+    section |= {"noise": asdict(noise), "seed": given.seed, **kept}
+    goals = set(given.only.split(",")) if given.only else set(page.GOALS)
+    chosen = [
+        i
+        for i, e in sorted(enumerate(EXPERIMENTS), key=lambda x: order(x[0]))
+        if e.goal in goals
+        and section["experiments"].get(f"{e.goal} {e.cell}", {}).get("studies") != e.number(given.studies)
+    ]
+    start = time.time()
+    for experiment, found, seconds in measure(chosen, noise, given.studies, given.seed, given.jobs):
+        for f in found:
+            print(page.line(f), flush=True)
+        name = f"{experiment.goal} {experiment.cell}"
+        before = section["experiments"].get(name, {})
+        section["experiments"][name] = {
+            "earlier": before.get("earlier", []) + before.get("findings", []),
+            "studies": experiment.number(given.studies),
+            "cpu_s": round(seconds, 2),
+            "findings": [asdict(f) for f in found],
+        }
+        save(given.markdown, book)
+    save(given.markdown, book)
+    everything = page.findings(section)
+    wrong = [f for f in everything if not f.fine]
+    spent = f"{time.time() - start:.0f} s for {len(chosen)} experiments"
+    print(f"\n{len(everything)} rates, {len(wrong)} out of line; {spent}")
     return 1 if wrong else 0
+
+
+def save(markdown: Path | None, book: dict[str, Any]) -> None:
+    if markdown:
+        planned = [f"{e.goal} {e.cell}" for e in EXPERIMENTS]
+        markdown.with_suffix(".json").write_text(json.dumps(book, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        markdown.write_text(page.markdown(book, planned), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 A citizen (method, architecture, backbone, dataset, strategy) is a class in a file of its own under its package's
 folder, or in a study's plug-in file, decorated with its kind and name: ``@method("cagrad")``. Two ways to look at it:
 
-* the *catalogue* reads the source as text: names, hyper-parameters with defaults, class-level literals, first docstring
-  line. Nothing is imported, so a study file is validated in milliseconds and a plug-in's code does not run;
+* the *catalogue* reads the source as text (``declarations``): names, hyper-parameters with defaults, traits. Nothing
+  is imported, so a study file is validated in milliseconds and a plug-in's code does not run;
 * *load* imports the file and gives the class.
 
 The price of the first is a rule: hyper-parameter defaults and class-level traits are literals. A house test asserts
@@ -13,85 +13,19 @@ that the catalogue equals the imported classes.
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mtlfleet.declarations import KINDS, Entry, installed, plugin_path, read_file
 from mtlfleet.errors import PluginError, UnknownName, among, nearest
 
 T = TypeVar("T")
-
-KINDS: Mapping[str, str] = {
-    "method": "mtlfleet.methods",
-    "architecture": "mtlfleet.architectures",
-    "backbone": "mtlfleet.architectures.backbones",
-    "dataset": "mtlfleet.datasets",
-    "strategy": "mtlfleet.strategies",
-}
-
-
-GROUP = "mtlfleet.plugins"  # of entry points: a package's modules that declare citizens
-
-
-class _Required:
-    def __repr__(self) -> str:
-        return "required"
-
-
-REQUIRED = _Required()
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One hyper-parameter as its source declares it; ``annotation`` is the type's source text."""
-
-    name: str
-    annotation: str
-    default: Any
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One citizen as its source declares it."""
-
-    kind: str
-    name: str
-    class_name: str
-    path: Path
-    module: str | None
-    family: str
-    summary: str
-    parameters: tuple[Parameter, ...]
-    traits: Mapping[str, Any] = field(hash=False)
-    source_sha256: str = ""
-
-    @property
-    def builtin(self) -> bool:
-        return self.module is not None and self.module.startswith("mtlfleet.")
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        return {p.name: p.default for p in self.parameters if p.default is not REQUIRED}
-
-    def batches(self, params: Mapping[str, Any]) -> int:
-        """Batches that a step of this method draws in all, with these parameters; as far as its own source says."""
-        looked_at = params.get("batches", self.traits.get("batches", 1))
-        return int(looked_at) + int(self.traits.get("outer_batches", 0))
-
-    @property
-    def presets(self) -> Mapping[str, Mapping[str, Any]]:
-        found = self.traits.get("presets", {})
-        return found if isinstance(found, Mapping) else {}
-
 
 _by_source: dict[tuple[str, str, str, str], type[Any]] = {}  # (kind, name, path, source hash) -> class
 
@@ -106,77 +40,6 @@ def register(kind: str, name: str) -> Callable[[type[T]], type[T]]:
         return cls
 
     return keep
-
-
-def _literal(node: ast.expr | None) -> Any:
-    if node is None:
-        return REQUIRED
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return REQUIRED
-
-
-def _is_classvar(annotation: str) -> bool:
-    return annotation.startswith(("ClassVar", "typing.ClassVar"))
-
-
-def _read_class(node: ast.ClassDef) -> tuple[tuple[Parameter, ...], dict[str, Any]]:
-    parameters: list[Parameter] = []
-    traits: dict[str, Any] = {}
-    for line in node.body:
-        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-            annotation = ast.unparse(line.annotation)
-            value = _literal(line.value)
-            if _is_classvar(annotation):
-                traits[line.target.id] = value
-            else:
-                parameters.append(Parameter(line.target.id, annotation, value))
-        elif isinstance(line, ast.Assign) and len(line.targets) == 1 and isinstance(line.targets[0], ast.Name):
-            traits[line.targets[0].id] = _literal(line.value)
-    return tuple(parameters), traits
-
-
-def _declared(node: ast.ClassDef) -> tuple[str, str] | None:
-    """(kind, name) of a decorated citizen, else None."""
-    for decorator in node.decorator_list:
-        if not isinstance(decorator, ast.Call) or not decorator.args:
-            continue
-        called = decorator.func
-        kind = called.id if isinstance(called, ast.Name) else called.attr if isinstance(called, ast.Attribute) else ""
-        first = decorator.args[0]
-        if kind in KINDS and isinstance(first, ast.Constant) and isinstance(first.value, str):
-            return kind, first.value
-    return None
-
-
-@cache
-def read_file(path: Path, module: str | None) -> tuple[Entry, ...]:
-    """Every citizen a source file declares, without importing it. Raises PluginError when it is not Python."""
-    text = path.read_bytes()
-    try:
-        tree = ast.parse(text, filename=str(path))
-    except SyntaxError as error:
-        raise PluginError(
-            f"{path}:{error.lineno}:{error.offset}: not valid Python: {error.msg}",
-            help="mend the file; nothing of it was run",
-        ) from None
-    digest = hashlib.sha256(text).hexdigest()
-    entries = []
-    for node in tree.body:
-        if not isinstance(node, ast.ClassDef):
-            continue
-        declared = _declared(node)
-        if declared is None:
-            continue
-        parameters, traits = _read_class(node)
-        summary = (ast.get_docstring(node) or "").partition("\n")[0]
-        entries.append(
-            Entry(
-                declared[0], declared[1], node.name, path, module, path.parent.name, summary, parameters, traits, digest
-            )
-        )
-    return tuple(entries)
 
 
 def _folder(package: str) -> Path:
@@ -200,39 +63,6 @@ def builtin(kind: str) -> Mapping[str, Entry]:
     return dict(sorted(found.items()))
 
 
-def plugin_path(plugin: str, base: Path) -> Path:
-    """The file behind a plug-in's name: ``./tilt.py`` relative to the study, or a dotted module, located without
-    running it."""
-    if plugin.endswith(".py"):
-        path = (base / plugin).resolve()
-        if path.is_file():
-            return path
-        raise PluginError(f"plug-in file not found: {plugin}", notes=[f"looked for {path}"])
-    top, *rest = plugin.split(".")
-    spec = importlib.util.find_spec(top)
-    places = list(spec.submodule_search_locations or []) if spec else []
-    origin = Path(spec.origin) if spec and spec.origin else None
-    for place in places:
-        candidate = Path(place).joinpath(*rest)
-        for path in (candidate.with_suffix(".py"), candidate / "__init__.py"):
-            if path.is_file():
-                return path
-    if not rest and origin is not None and origin.is_file():
-        return origin
-    raise PluginError(f"plug-in module not found: {plugin}", notes=[f"searched {len(sys.path)} entries of sys.path"])
-
-
-@cache
-def installed() -> Mapping[str, tuple[Entry, ...]]:
-    """Citizens of installed packages, by module: what an entry point of the group ``mtlfleet.plugins`` names. Located
-    and read, not imported. One that cannot be read is passed over here; naming its module in a study says why."""
-    found: dict[str, tuple[Entry, ...]] = {}
-    for module in sorted({point.value for point in metadata.entry_points(group=GROUP)}):
-        with suppress(PluginError, OSError, ValueError):
-            found[module] = read_file(plugin_path(module, Path()), module)
-    return found
-
-
 @dataclass(frozen=True)
 class Catalogue:
     """What a study may name: built-in citizens, those of installed packages, and those of its plug-ins."""
@@ -241,7 +71,7 @@ class Catalogue:
     base: Path = Path()
 
     def entries(self, kind: str) -> Mapping[str, Entry]:
-        outside = {e.name: e for entries in installed().values() for e in entries if e.kind == kind}
+        outside = {e.name: e for e in installed().entries if e.kind == kind}
         found = {**outside, **builtin(kind)}
         for plugin in self.plugins:
             module = None if plugin.endswith(".py") else plugin
@@ -259,7 +89,7 @@ class Catalogue:
         if plain not in known and family in known and "member" in known[family].traits:
             return known[family]
         if plain not in known:
-            raise unknown(kind, plain, known)
+            raise unknown(kind, plain, known, notes=[f"cannot be read: {lost}" for lost in installed().lost])
         entry = known[plain]
         if preset and preset not in entry.presets:
             raise unknown(f"preset of {plain}", preset, entry.presets)
@@ -283,11 +113,11 @@ class Catalogue:
         return _by_source[key]
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
+def unknown(kind: str, name: str, known: Iterable[str], notes: Iterable[str] = ()) -> UnknownName:
     names = sorted(known)
     close = nearest(name, names)
     hint = f"did you mean `{close}`?" if close else None
-    return UnknownName(f"no {kind} is called `{name}`", notes=[among(names, name)], help=hint)
+    return UnknownName(f"no {kind} is called `{name}`", notes=[among(names, name), *notes], help=hint)
 
 
 def _import(entry: Entry) -> type[Any]:

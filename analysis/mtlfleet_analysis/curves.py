@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from mtlfleet.plan.claims import Estimand
+from mtlfleet_analysis import estimands
 from mtlfleet_analysis.evidence import Evidence, Run
 from mtlfleet_analysis.ranks import nemenyi_critical_difference
 from mtlfleet_analysis.scoring import outcomes, scale_of, score
@@ -46,16 +47,15 @@ def run_scores(evidence: Evidence) -> tuple[RunScore, ...]:
 
 def profile(scores: Sequence[RunScore]) -> list[tuple[float, float]]:
     """(threshold, share of runs that reach it), from low to high; failed runs reach none: the curve starts below 1."""
-    reached = sorted(r.value for r in scores if not r.failed)
-    n = len(scores)
-    return [(x, sum(v >= x for v in reached) / n) for x in dict.fromkeys(reached)]
+    thresholds = sorted({r.value for r in scores if not r.failed})
+    shares = estimands.profile([math.nan if r.failed else r.value for r in scores], thresholds)
+    return list(zip(thresholds, map(float, shares), strict=True))
 
 
 def expected_best(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    r"""Expected best of k scores drawn without replacement, for k = 1 to half of them (higher = better).
+    """Expected best of k scores drawn without replacement (``estimands.evp``), for k = 1 to half of them.
 
-    :math:`E_k = \sum_{i} s_{(i)} \binom{i-1}{k-1} / \binom{N}{k}` over the ordered scores: unbiased, where drawing with
-    replacement (Dodge et al., Show Your Work, EMNLP 2019) is too low. A score that is not finite counts as the lowest.
+    Higher = better; a score that is not finite counts as the lowest.
 
     >>> expected_best([1.0, 2.0, 3.0, 4.0]).round(4).tolist()
     [2.5, 3.3333]
@@ -63,11 +63,8 @@ def expected_best(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
     s = np.asarray(scores, dtype=np.float64)
     if s.ndim != 1 or not np.isfinite(s).any():
         raise ValueError("scores: expected a vector with a finite score")
-    s = np.sort(np.where(np.isfinite(s), s, s[np.isfinite(s)].min()))
-    n = s.size
-    i = np.arange(1, n + 1)
-    ks = range(1, max(1, n // 2) + 1)
-    return np.array([math.fsum(s * [math.comb(j - 1, k - 1) for j in i]) / math.comb(n, k) for k in ks])
+    s = np.where(np.isfinite(s), s, s[np.isfinite(s)].min())
+    return np.array([estimands.evp(s, k).value for k in range(1, max(1, s.size // 2) + 1)])
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from mtlfleet.plan.streams import stream
 from mtlfleet.plan.trial import digest
 from mtlfleet_analysis.context import context
 from mtlfleet_analysis.decision import Decision, ShiftTest, claim_p, decide
+from mtlfleet_analysis.estimands import win_rate
 from mtlfleet_analysis.evidence import Evidence
 from mtlfleet_analysis.families import levels
 from mtlfleet_analysis.followups import follow_ups
@@ -95,17 +96,38 @@ def judge(study: Study, store: Store) -> tuple[Verdict, ...]:
     return judge_evidence(from_store(study, store), study.claims)
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A case with what its family left it, and the decision that follows, reached ``at`` a look (from 0)."""
+
+    case: Case
+    p_adjusted: float
+    level: float
+    family_size: int
+
+    @cached_property
+    def reached(self) -> tuple[Decision, int]:
+        if self.case.guards:
+            return Decision("invalid"), len(self.case.looks) - 1
+        return self.case.decided(self.level)
+
+
 def judge_evidence(evidence: Evidence, claims: Sequence[Claim]) -> tuple[Verdict, ...]:
-    """Judge all claims: Holm or max-T over the registered claims of a family, Benjamini-Hochberg over the others."""
+    """Judge all claims: the decisions, each with everything that is printed beside it."""
+    return tuple(_verdict(evidence, judged) for judged in decisions(evidence, claims))
+
+
+def decisions(evidence: Evidence, claims: Sequence[Claim]) -> tuple[Judged, ...]:
+    """Decide all claims: Holm or max-T over the registered claims of a family, Benjamini-Hochberg over the others."""
     cases = [_case(evidence, claim) for claim in claims]
-    found: dict[str, tuple[float, float, int]] = {}  # claim id -> adjusted p, level, family size
+    found: dict[str, Judged] = {}
     for family in dict.fromkeys((c.claim.family, c.standing.confirmatory) for c in cases):
         members = [c for c in cases if (c.claim.family, c.standing.confirmatory) == family]
         seed = stream(int(members[0].registration[:15], 16), "max-t")
         pairs = [c.pairs if c.claim.correction == "max_t" else None for c in members]
         at = levels([c.claim for c in members], [c.p for c in members], pairs, seed, family[1])
-        found |= {c.claim.id: (*one, len(members)) for c, one in zip(members, at, strict=True)}
-    return tuple(_verdict(evidence, case, *found[case.claim.id]) for case in cases)
+        found |= {c.claim.id: Judged(c, *one, len(members)) for c, one in zip(members, at, strict=True)}
+    return tuple(found[case.claim.id] for case in cases)
 
 
 def _case(evidence: Evidence, claim: Claim) -> Case:
@@ -117,12 +139,12 @@ def _case(evidence: Evidence, claim: Claim) -> Case:
     return Case(claim, reached, gathered, guards, standing(evidence, claim), registration, seed)
 
 
-def _verdict(evidence: Evidence, case: Case, p_adjusted: float, level: float, family_size: int) -> Verdict:
-    claim = case.claim
-    decision, at = (Decision("invalid"), len(case.looks) - 1) if case.guards else case.decided(level)
+def _verdict(evidence: Evidence, judged: Judged) -> Verdict:
+    case, claim = judged.case, judged.case.claim
+    decision, at = judged.reached
     pairing = case.gathered[at].shown if case.guards else case.questions[at].focus
     detail = context(case.looks[at].evidence, claim, pairing, case.standing)
-    detail |= {"family_size": family_size, "level": level, "look": _look(evidence, case, at)}
+    detail |= {"family_size": judged.family_size, "level": judged.level, "look": _look(evidence, case, at)}
     made = Verdict(
         claim=claim,
         verdict="invalid",
@@ -133,7 +155,7 @@ def _verdict(evidence: Evidence, case: Case, p_adjusted: float, level: float, fa
         detail=detail,
     )
     if not case.guards:
-        made = _measured(made, case, decision, at, p_adjusted, level)
+        made = _measured(made, case, decision, at, judged.p_adjusted, judged.level)
     return replace(made, sentence=sentence(made))
 
 
@@ -174,7 +196,7 @@ def _measured(made: Verdict, case: Case, decision: Decision, at: int, p_adjusted
             for r in others
         ],
         "datasets_needed": datasets_needed(claim, noise, own, case.eps) if noise else None,
-        "win_rate": _win_rate(pairs),
+        "win_rate": win_rate([p.method for p in pairs], [p.baseline for p in pairs]).value,
         "e_value": test.e_value(case.eps) if isinstance(test, Anytime) else None,
         "follow_ups": follow_ups(case.gathered[at], decision, own, case.seed),
         **(question.facts or {}),
@@ -195,12 +217,6 @@ def _measured(made: Verdict, case: Case, decision: Decision, at: int, p_adjusted
         and any(r.able and r.decision.answer != decision.answer for r in others),
         detail={**made.detail, **extra},
     )
-
-
-def _win_rate(pairs: Sequence[Pair]) -> float:
-    """Share of the pairs in which the method is ahead, ties half."""
-    d = [p.difference for p in pairs]
-    return (sum(x > 0 for x in d) + 0.5 * sum(x == 0 for x in d)) / len(d)
 
 
 def _direction(test: ShiftTest, alpha: float) -> str:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from mtlfleet.plan.claims import Claim
-from mtlfleet.store import claim_locks, read_document, register_claim, trial_states
 from mtlfleet_analysis.evidence import Evidence
 from mtlfleet_analysis.pairing import places
-
-if TYPE_CHECKING:
-    from mtlfleet.plan.place import Root
 
 Status = Literal["registered", "missing", "changed", "late", "exploratory"]
 
@@ -41,26 +36,6 @@ class Standing:
     @property
     def confirmatory(self) -> bool:
         return self.status == "registered"
-
-
-def lock(claims: Iterable[Claim], study: str, sha256: str, root: Root) -> tuple[str, ...]:
-    """Register each claim whose newest registration is not the present one; gives their ids.
-
-    Nothing is overwritten, and nothing needs to have run: this reads and writes files only.
-    """
-    newest = {found["claim_id"]: found["payload"].get("registration") for found in claim_locks(root, study)}
-    fresh = [c for c in claims if newest.get(c.id) != c.registration(sha256)]
-    final = [row["trial_id"] for row in read_document(root, study, "trials") if row["phase"] == "final"]
-    started = sum(state != "missing" for state in trial_states(root, study, final).values())
-    for claim in fresh:
-        payload: dict[str, Any] = {
-            "registration": claim.registration(sha256),
-            "study_sha256": sha256,
-            "claim": claim.to_dict(),
-            "final_runs_before": started,
-        }
-        register_claim(root, study, claim.id, payload)
-    return tuple(claim.id for claim in fresh)
 
 
 def standing(evidence: Evidence, claim: Claim) -> Standing:

@@ -149,13 +149,16 @@ def _finding(verdict: Verdict) -> str:
     return f"{method} does not improve on {base} by as much as {margin}: {mean}"
 
 
+def correction(verdict: Verdict) -> str:
+    """What the claim's p was corrected by, within its family."""
+    return "BH" if verdict.verdict == "observed" else {"holm": "Holm", "max_t": "max-T"}[verdict.claim.correction]
+
+
 def _numbers(verdict: Verdict) -> str:
     detail = verdict.detail
-    corrections = {"holm": "Holm", "max_t": "max-T"}
-    adjusted = "BH" if verdict.verdict == "observed" else corrections[verdict.claim.correction]
     p = p_text(verdict.p_value)
     if detail["family_size"] > 1:
-        p += f", {adjusted} {p_text(verdict.p_adjusted)}"
+        p += f", {correction(verdict)} {p_text(verdict.p_adjusted)}"
     sets = verdict.n_datasets
     models = len({p[1] for p in detail["pairs"]})
     design = f"{verdict.n_pairs} pairs, {counted(detail['seeds'], 'seed')} × {counted(sets, 'dataset')}"

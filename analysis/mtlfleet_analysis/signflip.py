@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -101,16 +102,17 @@ def sign_flip_test(
     return SignFlip(statistic, (extreme + 1) / (flips + 1), d.size, False)
 
 
-def _half_sums(terms: Floats) -> Floats:
-    sums = np.zeros(1)
-    for term in terms:
-        sums = np.concatenate((sums - term, sums + term))
-    return sums
+@cache
+def _all_signs(n: int) -> Floats:
+    """[2^n, n]: every way to sign n terms."""
+    counted = np.arange(2**n, dtype=np.int64)
+    return ((counted[:, None] >> np.arange(n)) & 1).astype(np.float64) * 2.0 - 1.0
 
 
 def _count_at_least(terms: Floats, threshold: float) -> int:
     """How many of the 2^n signed sums reach ``threshold``: two sorted halves instead of all of them."""
-    left, right = _half_sums(terms[::2]), np.sort(_half_sums(terms[1::2]))
+    left, right = (_all_signs(half.size) @ half for half in (terms[::2], terms[1::2]))
+    right = np.sort(right)
     return int(np.sum(right.size - np.searchsorted(right, threshold - left, side="left")))
 
 
@@ -136,8 +138,7 @@ def sign_rows(n: int, flips: int, seed: int, *, exact_up_to: int) -> Iterator[Fl
     if n > exact_up_to:
         yield from _signs(n, flips, seed)
         return
-    counted = np.arange(2**n, dtype=np.int64)
-    yield ((counted[:, None] >> np.arange(n)) & 1).astype(np.float64) * 2.0 - 1.0
+    yield _all_signs(n)
 
 
 @dataclass(frozen=True)

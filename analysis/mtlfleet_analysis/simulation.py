@@ -7,16 +7,17 @@ common to its tasks, plus task noise. The trade-off between the first two tasks 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
+from statistics import NormalDist
 
 from mtlfleet.plan.claims import Claim
 from mtlfleet.plan.streams import stream
 from mtlfleet.plan.tasks import METRICS
 from mtlfleet_analysis.evidence import Evidence, Registration, Run, TaskFact
 
+_NORMAL = NormalDist()
 BEFORE, STARTED = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
 
 
@@ -87,8 +88,12 @@ class _Draw:
     def __init__(self, design: Design, seed: int) -> None:
         self.design, self.seed = design, seed
 
+    def uniform(self, *address: object) -> float:
+        """Keyed by its address, which is hashed to a number: a generator for each would be most of a study's cost."""
+        return (stream(self.seed, "/".join(map(str, address))) + 0.5) / 2.0**63
+
     def normal(self, *address: object) -> float:
-        return float(np.random.default_rng(stream(self.seed, "/".join(map(str, address)))).standard_normal())
+        return _NORMAL.inv_cdf(self.uniform(*address))
 
     def cell(self, dataset: str, architecture: str, method: str) -> list[Run]:
         d = self.design
@@ -106,16 +111,16 @@ class _Draw:
         address = (phase, dataset, architecture, method, seed, config)
         state = d.fates.get((method, dataset, seed), "done") if phase == "final" else "done"
         effect = d.effects.get(method, 0.0) + d.between * self.normal("between", dataset, method)
-        common = self.normal("shared", phase, dataset, architecture, seed) * np.sqrt(d.shared) + self.normal(
+        common = self.normal("shared", phase, dataset, architecture, seed) * math.sqrt(d.shared) + self.normal(
             "run", *address
-        ) * np.sqrt(1 - d.shared)
+        ) * math.sqrt(1 - d.shared)
         values: dict[tuple[str, str, str], float] = {}
         for name in tasks if state == "done" else ():
             tilt = 0.0 if method == "stl" else 6 * (weight - 0.5) * (1 if name == d.tasks[0] else -1)
             bend = 0.0 if method == "stl" else 8 * (weight - 0.5) ** 2
             for split in ("val", "test") if phase == "final" else ("val",):
                 own = 0.6 * self.normal("task", *address, name, split)
-                gain = effect + tilt - bend + d.noise * (common + own) / np.sqrt(1 + 0.36 / len(d.tasks))
+                gain = effect + tilt - bend + d.noise * (common + own) / math.sqrt(1 + 0.36 / len(d.tasks))
                 values[split, name, d.metric] = d.scale * self.base(dataset, name) * (1 - gain / 100)
         key = f"{stream(self.seed, '/'.join(map(str, (*address, task)))):016x}"
         return Run(
@@ -144,5 +149,4 @@ class _Draw:
         return {"weights": [weight, *([(1 - weight) / others] * others)]}
 
     def base(self, dataset: str, task: str) -> float:
-        rng = np.random.default_rng(stream(self.seed, f"base/{dataset}/{task}"))
-        return float(rng.uniform(0.1, 0.5))
+        return 0.1 + 0.4 * self.uniform("base", dataset, task)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -39,17 +40,25 @@ def bulge(points: Sequence[Point]) -> float | None:
     >>> bulge([Point("a", (0.0, 1.0), 1.0), Point("b", (0.5, 0.5), 2.0), Point("c", (1.0, 0.0), 1.0)])
     0.25
     """
-    at = np.array([p.weights for p in points])
-    near = _neighbours(at)
     found = []
-    for b, own in enumerate(near):
+    for a, b, c, share in _lines(tuple(p.weights for p in points)):
+        chord = (1 - share) * points[a].score + share * points[c].score
+        wide, narrow = max(share, 1 - share), min(share, 1 - share)
+        found.append(max(0.0, points[b].score - chord) * wide / narrow / 4)
+    return max(found) if found else None
+
+
+@lru_cache
+def _lines(weights: tuple[tuple[float, ...], ...]) -> tuple[tuple[int, int, int, float], ...]:
+    """Neighbours a, b, c in a line of weight space, and where b lies on the way from a to c."""
+    at = np.array(weights)
+    found = []
+    for b, own in enumerate(_neighbours(at)):
         for a, c in combinations(sorted(own), 2):
             share = _between(at[a], at[b], at[c])
             if share is not None:
-                chord = (1 - share) * points[a].score + share * points[c].score
-                wide, narrow = max(share, 1 - share), min(share, 1 - share)
-                found.append(max(0.0, points[b].score - chord) * wide / narrow / 4)
-    return max(found) if found else None
+                found.append((a, b, c, share))
+    return tuple(found)
 
 
 def _between(a: Floats, b: Floats, c: Floats) -> float | None:

@@ -8,8 +8,9 @@ import click
 
 from mtlfleet.cli import output
 from mtlfleet.cli.catalogue import group
+from mtlfleet.declarations import plugin_path, read_file
 from mtlfleet.errors import PluginError
-from mtlfleet.registry import Catalogue, plugin_path, read_file
+from mtlfleet.registry import Catalogue
 
 command = group("architecture")
 

@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from mtlfleet.cli import output
+from mtlfleet.declarations import REQUIRED, Entry, installed
 from mtlfleet.errors import UsageError
-from mtlfleet.registry import REQUIRED, Catalogue, Entry
+from mtlfleet.registry import Catalogue
 
 Facts = Callable[[Entry], dict[str, Any]]
 
@@ -32,6 +33,8 @@ def group(kind: str, facts: Facts | None = None, markdown: Callable[[], str] | N
     @click.option("--markdown", "markdown_", is_flag=True, help="A page of documentation.", hidden=markdown is None)
     def list_(json_: bool, markdown_: bool) -> None:
         entries = Catalogue().entries(kind)
+        for lost in installed().lost:
+            click.echo(f"warning: {lost}", err=True)
         if markdown_:
             if markdown is None or json_:
                 raise UsageError("--markdown goes alone, and only with `methods list`")

@@ -70,13 +70,13 @@ def asked_for(study: str) -> tuple[Asked, Any]:
 
 def _lock(study: str, as_json: bool) -> None:
     from mtlfleet.errors import UsageError
+    from mtlfleet.launch.documents import lock_claims
     from mtlfleet.plan import Study
-    from mtlfleet_analysis.registering import lock
 
     loaded = Study.load(output.study_file(study))
     if not loaded.claims:
         raise UsageError(f"{study} claims nothing", help="add `claims:` to the study file")
-    fresh = lock(loaded.claims, loaded.name, loaded.sha256, loaded.root)
+    fresh = lock_claims(loaded.claims, loaded.name, loaded.sha256, loaded.root)
     kept = [c.id for c in loaded.claims if c.id not in fresh]
     if as_json:
         click.echo(output.as_json("mtlfleet/claims-lock/1", study=loaded.name, locked=list(fresh), unchanged=kept))

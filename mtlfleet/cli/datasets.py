@@ -11,8 +11,9 @@ import click
 
 from mtlfleet.cli import output
 from mtlfleet.cli.catalogue import group
+from mtlfleet.declarations import REQUIRED, Entry, plugin_path, read_file
 from mtlfleet.errors import EnvironmentProblem, FleetError, PluginError, UsageError, nearest
-from mtlfleet.registry import REQUIRED, Catalogue, Entry, build, plugin_path, read_file
+from mtlfleet.registry import Catalogue, build
 
 
 def _facts(entry: Entry) -> dict[str, Any]:

@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterator
 
 from mtlfleet.cli.catalogue import docstring
+from mtlfleet.declarations import REQUIRED, Entry
 from mtlfleet.docstrings import sections
-from mtlfleet.registry import REQUIRED, Entry, builtin
+from mtlfleet.registry import builtin
 
 FAMILIES = {
     "loss": (
@@ -51,9 +52,13 @@ INTRODUCTION = """# Methods
 
 Made by `mtlfleet methods list --markdown` from the sources; a test holds it to them. K is the number of tasks, G the
 matrix of inner products of the task gradients over the shared parameters, alpha a method's weights. `name@preset` sets
-what one source's code does. What each trial ran under (heads, sum of weights, private parameters, guard, clip,
-batches and passes a step) is in the store's view `run_cards`. `mtlfleet methods check NAME` runs the contracts on a
-method, or on a plug-in's file.
+what one source's code does. `mtlfleet methods check NAME` runs the contracts on a method, or on a plug-in's file.
+
+In a study, `cagrad: {heads: weighted, scale: sum_k}` lays conventions over any method that has weights: whether task
+parameters see them (`heads`: `unweighted`, `weighted`), and how long the update is (`scale`: `native`; `sum_k`, weights
+that sum to K; `unit_norm`; `match_sum_norm`, as long as the plain sum). Where one has no meaning it is refused (E416).
+What each trial ran under (heads, scale, sum of weights, private parameters, guard, clip, batches, passes a step) is in
+the store's view `run_cards`.
 
 | method | family | what it is |
 | --- | --- | --- |"""

@@ -10,8 +10,9 @@ import click
 
 from mtlfleet.cli import method_pages, output
 from mtlfleet.cli.catalogue import group
+from mtlfleet.declarations import plugin_path, read_file
 from mtlfleet.errors import PluginError
-from mtlfleet.registry import Catalogue, plugin_path, read_file
+from mtlfleet.registry import Catalogue
 
 command = group("method", markdown=method_pages.page)
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import mtlfleet
 from mtlfleet.plan import Study, Trial
+from mtlfleet.plan.claims import Claim
 from mtlfleet.plan.place import Root
 from mtlfleet.plan.tasks import METRICS
-from mtlfleet.store import claim_locks, register_claim, trial_states, write_document
+from mtlfleet.store import claim_locks, read_document, register_claim, trial_states, write_document
 
 
 def write_definitions(study: Study, root: Root) -> None:
@@ -96,30 +97,22 @@ def _at(trial: Trial, key: str) -> Any:
     return getattr(trial, group).params[name]
 
 
-def lock_claims(study: Study, root: Root) -> list[str]:
-    """Register every claim before its first final run; gives the ids registered just now.
+def lock_claims(claims: Iterable[Claim], study: str, sha256: str, root: Root) -> tuple[str, ...]:
+    """Register each claim whose newest registration is not the present one; gives their ids.
 
-    The payload says how many final runs existed, so a claim that came late is seen to be late.
+    Nothing is overwritten, and nothing needs to have run. The payload says how many of the study's final runs had been
+    started by then, so a claim that came late is seen to be late.
     """
-    locked = {lock["claim_id"]: lock["payload"].get("registration") for lock in claim_locks(root, study.name)}
-    fresh = [claim for claim in study.claims if locked.get(claim.id) != claim.registration(study.sha256)]
-    if not fresh:
-        return []
-    existing = final_runs(study, root)
+    newest = {lock["claim_id"]: lock["payload"].get("registration") for lock in claim_locks(root, study)}
+    fresh = [claim for claim in claims if newest.get(claim.id) != claim.registration(sha256)]
+    final = [row["trial_id"] for row in read_document(root, study, "trials") if row["phase"] == "final"]
+    started = sum(state != "missing" for state in trial_states(root, study, final).values()) if fresh else 0
     for claim in fresh:
         payload = {
-            "registration": claim.registration(study.sha256),
-            "study_sha256": study.sha256,
+            "registration": claim.registration(sha256),
+            "study_sha256": sha256,
             "claim": claim.to_dict(),
-            "final_runs_before": existing,
+            "final_runs_before": started,
         }
-        register_claim(root, study.name, claim.id, payload)
-    return [claim.id for claim in fresh]
-
-
-def final_runs(study: Study, root: Root) -> int:
-    """How many of the final trials known so far have been started."""
-    from mtlfleet.store import read_document
-
-    ids = [row["trial_id"] for row in read_document(root, study.name, "trials") if row["phase"] == "final"]
-    return sum(state != "missing" for state in trial_states(root, study.name, ids).values())
+        register_claim(root, study, claim.id, payload)
+    return tuple(claim.id for claim in fresh)

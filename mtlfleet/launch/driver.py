@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtlfleet.errors import EnvironmentProblem
 from mtlfleet.launch import documents
@@ -21,6 +22,9 @@ from mtlfleet.plan import Study, Trial
 from mtlfleet.plan.place import Root
 from mtlfleet.store import Ingester, trial_states
 from mtlfleet.store.place import at
+
+if TYPE_CHECKING:
+    from mtlfleet.train.build import Site
 
 INGEST_S = 5.0
 
@@ -62,9 +66,6 @@ def launch(study: Study, options: Options) -> Outcome:
     with _only_launch(study.folder), Drain(study.folder, screen.say) as drain:
         at(root).verify()
         documents.write_definitions(study, root)
-        locked = documents.lock_claims(study, root)
-        if locked:
-            screen.say(f"locked {len(locked)} claim{'s' if len(locked) != 1 else ''}: {', '.join(locked)}")
         queue = Queue(
             study,
             lambda ids: trial_states(root, study.name, ids),
@@ -73,7 +74,12 @@ def launch(study: Study, options: Options) -> Outcome:
             root=root,
         )
         documents.write_trials(study, root, queue.trials)
-        ran = _run(study, queue, options, screen, drain) if queue.waiting else 0
+        if queue.waiting:
+            with redirect_stdout(sys.stderr):  # where Ray prints what its raylet says of a dead process
+                ran = _run(study, queue, options, screen, drain)
+        else:
+            _lock(study, screen)
+            ran = 0
         with Ingester(root) as ingester:
             try:
                 ingester.run_once()
@@ -85,6 +91,12 @@ def launch(study: Study, options: Options) -> Outcome:
         return Outcome(states, hopeless, drain.code, time.monotonic() - started, ran)
 
 
+def _lock(study: Study, screen: Display) -> None:
+    locked = documents.lock_claims(study.claims, study.name, study.sha256, study.root)
+    if locked:
+        screen.say(f"locked {len(locked)} claim{'s' if len(locked) != 1 else ''}: {', '.join(locked)}")
+
+
 def _run(study: Study, queue: Queue, options: Options, screen: Display, drain: Drain) -> int:
     from mtlfleet.launch import cluster, tune
     from mtlfleet.train.build import Site
@@ -94,12 +106,14 @@ def _run(study: Study, queue: Queue, options: Options, screen: Display, drain: D
         from dataclasses import replace
 
         resources = replace(resources, max_concurrent=options.max_concurrent)
+    site = Site(study.root, study.name, study.plugins, study.path.parent)
+    _refuse_what_cannot_be_built(queue.trials, site)
     screen.say("starting Ray" if options.address == "local" else f"joining Ray at {options.address}")
     found = cluster.connect(options.address)
     try:
         slots = found.slots(resources)
+        _lock(study, screen)  # not before it is known that this study can run here, nor after its first run
         watch = Watch(study, queue, screen, drain, slots)
-        site = Site(study.root, study.name, study.plugins, study.path.parent)
         name = f"{study.name}-{time.strftime('%Y%m%dT%H%M%S')}"
         with _ingesting(study.root, screen):
             screen.start(watch.board)
@@ -110,6 +124,21 @@ def _run(study: Study, queue: Queue, options: Options, screen: Display, drain: D
         return watch.ran
     finally:
         cluster.disconnect()
+
+
+def _refuse_what_cannot_be_built(trials: Sequence[Trial], site: Site) -> None:
+    """What planning could not see without running a plug-in's code or a method's: its error once, before Ray starts,
+    instead of in every trial. Raises PluginError or OutOfDomain."""
+    from mtlfleet.train.build import build_method
+
+    for spec in {trial.architecture.name: trial.architecture for trial in trials}.values():
+        if spec.fingerprint:
+            site.catalogue.load("architecture", spec.use)
+    for spec in {trial.method.name: trial.method for trial in trials}.values():
+        if spec.fingerprint:
+            site.catalogue.load("method", spec.use)
+        elif spec.heads or spec.scale:
+            build_method(site, spec)
 
 
 class Watch:

@@ -47,8 +47,8 @@ class EstimandEntry(Shape):
 
     kind: Literal[
         "delta_m", "delta_p", "delta_task", "metric", "every_task", "front_pref",
-        "mean_rank", "win_rate", "iqm", "profile", "hypervolume", "eps_indicator", "evp", "compute_matched",
-        "time_to_target",
+        "mean_rank", "win_rate", "probability_of_improvement", "iqm", "profile", "hypervolume", "hypervolume_ratio",
+        "eps_indicator", "evp", "compute_matched", "time_to_target",
     ] = "delta_m"  # fmt: skip
     metric: str | Absent = Field(default=None, description="task.metric, for kinds metric and delta_task")
     w: (

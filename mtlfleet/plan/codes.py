@@ -211,6 +211,13 @@ OTHER_CODES: Mapping[str, Explanation] = {
         "what it ends with. With keep: last it would end with a checkpoint that is known to be worse.",
         "train: {patience: 5, keep: best}",
     ),
+    "E416": Explanation(
+        "a convention that has no meaning here",
+        "`heads` and `scale` of a method's entry change how its task weights are used: whether task parameters see "
+        "them, and how long the update is. A method without weights has neither; one that looks at losses only "
+        "knows no norm.",
+        "cagrad: {heads: weighted, scale: sum_k}",
+    ),
     "W503": Explanation(
         "fewer configurations than asked for",
         "A method's whole space holds fewer distinct configurations than trials_per_method, so it is tuned "
@@ -229,6 +236,12 @@ OTHER_CODES: Mapping[str, Explanation] = {
         "chooses its checkpoint and its configuration: its validation numbers are too good beside the others'. Test "
         "is untouched.",
         "auto_lambda: {params: {val_source: train_split}}",
+    ),
+    "W506": Explanation(
+        "an installed plug-in cannot be read",
+        "A package's entry point in the group mtlfleet.plugins names a module that is not there or is not Python. What "
+        "it declares is unknown here; a study that names it is refused, with this reason.",
+        "pip install --force-reinstall mylab   # or uninstall it",
     ),
 }
 CODES: Mapping[str, Explanation] = dict(sorted({**OTHER_CODES, **CLAIM_CODES}.items()))

@@ -9,8 +9,10 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter
 
+from mtlfleet.declarations import REQUIRED, Entry, installed, plugin_path, read_file
 from mtlfleet.errors import FleetError, PluginError, UnknownName, among, nearest
 from mtlfleet.plan.axes import read_axis
+from mtlfleet.plan.conventions import laid_over
 from mtlfleet.plan.document import Document, Loc
 from mtlfleet.plan.hyperparameters import adapter, coerce_with, complaint, shown
 from mtlfleet.plan.problems import Problems
@@ -19,7 +21,7 @@ from mtlfleet.plan.shape import Shaped, unresolved
 from mtlfleet.plan.space import MAX_CONTINUOUS, Axis, Space
 from mtlfleet.plan.tasks import Facts
 from mtlfleet.plan.trial import Recipe, Spec
-from mtlfleet.registry import REQUIRED, Catalogue, Entry, plugin_path, read_file
+from mtlfleet.registry import Catalogue
 
 SECTIONS: Mapping[str, str] = {"method": "methods", "dataset": "datasets", "architecture": "architectures"}
 SEARCHABLE = ("optimizer", "lr", "weight_decay", "momentum", "global_batch", "schedule", "warmup_steps", "clip_norm")
@@ -91,6 +93,8 @@ class Draft:
                     message = error.message if isinstance(error, PluginError) else f"plug-in `{shown(plugin)}`: {error}"
                     self.problems.add("E304" if parsed else "E303", message, place, notes=notes)
         self.catalogue = Catalogue(tuple(sound), self.path.parent)
+        for lost in installed().lost:
+            self.problems.warn("W506", str(lost), None, notes=["names that it declares are unknown here"])
 
     def _citizen(self, kind: str, name: str, use: str | None, params: Mapping[str, Any], loc: Loc) -> None:
         wanted = use if use is not None else name
@@ -115,7 +119,10 @@ class Draft:
             return
         fingerprint = "" if entry.builtin else entry.source_sha256
         # a preset is its values: `cagrad@nash` and the same numbers written out are the same run
-        self.specs[kind, name] = Spec(name, entry.name, full, fingerprint)
+        spec = Spec(name, entry.name, full, fingerprint)
+        if kind == "method":
+            spec = laid_over(spec, entry, self.shaped.model.methods[name], self.document, self.problems)
+        self.specs[kind, name] = spec
 
     def _params(self, entry: Entry, wanted: str, given: Mapping[str, Any], loc: Loc) -> dict[str, Any] | None:
         """Complete, converted parameters; None if one is wrong."""

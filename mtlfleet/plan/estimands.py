@@ -51,6 +51,12 @@ ESTIMANDS: Mapping[str, EstimandFacts] = {
         "share of pairs", "higher", "paired by dataset, architecture and seed; ties half", "how often it is ahead",
         "how often a method is ahead says nothing about by how much; it is printed beside every verdict",
     ),
+    "probability_of_improvement": EstimandFacts(
+        "share of pairs of runs", "higher", "P(a run of one scores above a run of the other), unpaired; ties half",
+        "how often one run beats another",
+        "it leaves out by how much, and the pairing by seed that a study pays for; `win_rate`, printed beside every "
+        "verdict, is its paired form",
+    ),
     "iqm": EstimandFacts(
         "of the scores", "higher", "mean of the middle half of runs x datasets", "a summary without extremes",
         "the interquartile mean hides failed runs by design, and they count here",
@@ -64,6 +70,11 @@ ESTIMANDS: Mapping[str, EstimandFacts] = {
         "comparing sets of equally many operating points",
         "it compares two sets of equally many operating points, and a method has one configuration per cell in the "
         "final phase; more points and more noise both raise it",
+    ),
+    "hypervolume_ratio": EstimandFacts(
+        "ratio", "higher", "hypervolume of one set over that of another of equal size", "comparing two sets",
+        "it inherits what is wrong with its two hypervolumes, which noise and further points raise; claim front_pref "
+        "against a sweep",
     ),
     "eps_indicator": EstimandFacts(
         "of the objectives", "lower", "additive: what must be added for one set to dominate another", "within eps of "
@@ -83,7 +94,7 @@ ESTIMANDS: Mapping[str, EstimandFacts] = {
     "time_to_target": EstimandFacts(
         "steps or seconds", "lower", "first time a target set beforehand is reached; infinite if never",
         "training speed",
-        "its target has to be set from a baseline beforehand, and training curves are read on validation; the report "
-        "draws it",
+        "its target has to be set from a baseline beforehand, and a run that is still training is read on validation "
+        "only; the table `metrics` has what was measured",
     ),
 }  # fmt: skip

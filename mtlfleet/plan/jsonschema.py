@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mtlfleet.declarations import Entry
 from mtlfleet.plan.scalars import ID_PATTERN
 from mtlfleet.plan.schema import StudyFile
-from mtlfleet.registry import Entry, builtin
+from mtlfleet.registry import builtin
 
 _SECTIONS = {"methods": "method", "datasets": "dataset", "architectures": "architecture"}
 

@@ -73,6 +73,14 @@ class Citizen(Shape):
 
 
 class MethodEntry(Citizen):
+    heads: Literal["unweighted", "weighted"] | Absent = Field(
+        default=None, description="whether task parameters see their task's weight; default: as the method's source"
+    )
+    scale: Literal["native", "sum_k", "unit_norm", "match_sum_norm"] = Field(
+        default="native",
+        description="how long the update is: as the method makes it, weights summing to the number of tasks, norm one, "
+        "or the norm of the plain sum",
+    )
     space: dict[str, Distribution] = Field(default={}, description="the method's own part of the search space")
 
 

@@ -224,7 +224,7 @@ class Study:
 
 def _with(spec: Spec, settings: Mapping[str, Any], prefix: str) -> Spec:
     own = {k.removeprefix(prefix): v for k, v in settings.items() if k.startswith(prefix)}
-    return Spec(spec.name, spec.use, {**spec.params, **own}, spec.fingerprint) if own else spec
+    return replace(spec, params={**spec.params, **own}) if own else spec
 
 
 def check(path: Path | str, *, import_plugins: bool = False) -> Findings:

@@ -56,10 +56,13 @@ class Spec:
     use: str
     params: Mapping[str, Any] = field(default_factory=dict, hash=False)
     fingerprint: str = ""  # of the data, or of a plug-in's source; empty for built-in code
+    heads: str = ""  # of a method: conventions laid over its own; empty leaves those
+    scale: str = ""
 
     def science(self) -> dict[str, Any]:
         """What enters the key: not the study's own label."""
-        return {"use": self.use, "params": dict(self.params), "fingerprint": self.fingerprint}
+        asked = {name: value for name, value in (("heads", self.heads), ("scale", self.scale)) if value}
+        return {"use": self.use, "params": dict(self.params), "fingerprint": self.fingerprint, **asked}
 
     def located(self) -> dict[str, Any]:
         """``science`` of data that lies somewhere: the fingerprint says which data it is, so the place stays out."""

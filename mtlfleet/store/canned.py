@@ -64,6 +64,16 @@ CANNED: Mapping[str, Canned] = {
         " count(*) FILTER (p.cosine < 0) / count(*) AS negative_fraction"
         " FROM task_gradient_pairs p JOIN trials t USING (study_id, trial_id) GROUP BY ALL ORDER BY ALL",
     ),
+    "descent": Canned(
+        "what logged steps do to the tasks: share that hurt one, length against the plain sum's, steps not solved",
+        "SELECT t.dataset, t.architecture, t.method, count(*) AS steps,"
+        " count(*) FILTER (g.min_descent < 0) / nullif(count(g.min_descent), 0) AS hurt_fraction,"
+        " avg(g.conflict_fraction ORDER BY g.conflict_fraction) AS conflict_fraction,"
+        " median(g.norm_to_sum) AS norm_to_sum, median(g.gram_condition) AS gram_condition,"
+        " count(*) FILTER (g.status <> 'ok') AS not_ok"
+        " FROM task_gradients g JOIN trials t USING (study_id, trial_id)"
+        " WHERE t.task = '*' GROUP BY ALL ORDER BY ALL",
+    ),
     "budget": Canned(
         "what each method was given: trials, configurations, seconds",
         "SELECT * EXCLUDE (study_id) FROM budget ORDER BY phase, dataset, architecture, method",

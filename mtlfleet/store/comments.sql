@@ -3,6 +3,7 @@
 COMMENT ON VIEW attempt_windows IS 'per attempt: rows with restored_step < step <= valid_upto count';
 COMMENT ON VIEW cut_attempts IS 'attempts whose rows count only up to valid_upto, because a later attempt restored that step';
 COMMENT ON VIEW task_gradient_pairs IS 'task_gradients with one row per pair of tasks';
+COMMENT ON VIEW task_gradient_rows IS 'task_gradients with one row per task; what is known of the step as a whole is repeated in each';
 COMMENT ON VIEW trial_summary IS 'trials with the state of their latest attempt: missing, running, done, diverged, failed, oom, lost, interrupted';
 COMMENT ON VIEW final_metrics IS 'rows of the checkpoint that validation chose, of the current trials; value is NULL when none was finite';
 COMMENT ON VIEW judged_metrics IS 'metrics with a direction that final trials measured on test';
@@ -65,6 +66,10 @@ COMMENT ON COLUMN progress.total IS 'trials asked for';
 COMMENT ON COLUMN task_gradient_pairs.cosine IS 'cosine of the two gradients';
 COMMENT ON COLUMN task_gradient_pairs.norm_i IS 'L2 norm of the first';
 COMMENT ON COLUMN task_gradient_pairs.norm_j IS 'L2 norm of the second';
+COMMENT ON COLUMN task_gradient_rows.loss IS 'its loss, of the global batch';
+COMMENT ON COLUMN task_gradient_rows.norm IS 'L2 norm of its gradient, NULL where the method did not look at gradients';
+COMMENT ON COLUMN task_gradient_rows.weight IS 'the weight its method gave it, NULL when the update is not a weighting';
+COMMENT ON COLUMN task_gradient_rows.descent IS 'product of its gradient with the update: below zero, the step hurts it (to first order)';
 COMMENT ON COLUMN task_gradient_pairs.task_i IS 'the first task';
 COMMENT ON COLUMN task_gradient_pairs.task_j IS 'the second task';
 COMMENT ON COLUMN trial_summary.n_attempts IS 'attempts so far';
@@ -84,6 +89,7 @@ COMMENT ON COLUMN best_trial_per_method.skill IS '1 perfect, 0 chance; unit-free
 COMMENT ON COLUMN validation_skill.complete IS 'the trial is done and every task has a finite value';
 COMMENT ON VIEW run_cards IS 'the conventions each trial ran under, as they were at its first step';
 COMMENT ON COLUMN run_cards.weight_sum IS 'what the weights add up to: tasks, one, free; none where there are no weights';
+COMMENT ON COLUMN run_cards.scale IS 'what the study lays over the length of the update: native, sum_k, unit_norm, match_sum_norm';
 COMMENT ON COLUMN run_cards.samples_per_step IS 'samples that a step draws, over all ranks';
 COMMENT ON COLUMN trial_summary.samples IS 'training samples drawn, again and again, until the last evaluation';
 COMMENT ON COLUMN budget.samples IS 'training samples drawn by all trials';

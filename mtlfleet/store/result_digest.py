@@ -15,9 +15,14 @@ def _number(column: str) -> str:
     return f"CASE WHEN isnan({column}) THEN 'nan' ELSE {column}::VARCHAR END"
 
 
-def _line(kind: str, *columns: str) -> str:
-    fields = ", ".join(f"coalesce({c}, chr(30))" for c in columns)
+def _line(kind: str, *columns: str, later: tuple[str, ...] = ()) -> str:
+    """``later``: columns that came after version 1.1, left out where they are NULL: older stores keep their digest."""
+    fields = ", ".join([*(f"coalesce({c}, chr(30))" for c in columns), *later])
     return f"concat_ws({_SEPARATOR}, '{kind}', {fields})"
+
+
+def _named(column: str, text: str) -> str:
+    return f"'{column}=' || {text}"
 
 
 def _numbers(column: str) -> str:
@@ -42,7 +47,9 @@ _QUERIES = (
     (
         _line("gradients", "trial_id", "step::VARCHAR", "scope", "tasks::VARCHAR", _numbers("losses"),
               _numbers("norms"), _numbers("cos_upper"), _numbers("weights"), _number("conflict_fraction"),
-              _number("update_norm"), "status"),
+              _number("update_norm"), "status",
+              later=(_named("descents", _numbers("descents")), _named("norm_to_sum", _number("norm_to_sum")),
+                     _named("gram_condition", _number("gram_condition")))),
         "task_gradients",
     ),
 )  # fmt: skip

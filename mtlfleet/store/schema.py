@@ -70,6 +70,14 @@ SEGMENT_TABLES: Mapping[str, Table] = {
             ("conflict_fraction", "float32", "share of pairs with a negative cosine", "fraction"),
             ("update_norm", "float32", "L2 norm of the shared update direction"),
             ("status", "text", "what the method's solver said"),
+            (
+                "descents",
+                "floats",
+                "each task's gradient times the update; below zero, the step hurts the task",
+            ),
+            ("min_descent", "float32", "the smallest of the descents"),
+            ("norm_to_sum", "float32", "update_norm over the norm of the plain sum of the task gradients"),
+            ("gram_condition", "float32", "largest over smallest eigenvalue of the Gram of the task gradients"),
             base="task_gradients_all",
         ),
         _table(

@@ -41,6 +41,14 @@ SELECT study_id, trial_id, attempt, step, scope, tasks[i] AS task_i, tasks[j] AS
        norms[i] AS norm_i, norms[j] AS norm_j
 FROM pairs;
 
+CREATE OR REPLACE VIEW task_gradient_rows AS
+WITH places AS (
+  SELECT *, unnest(range(1, len(tasks) + 1)) AS k FROM task_gradients
+)
+SELECT study_id, trial_id, attempt, step, scope, tasks[k] AS task, losses[k] AS loss, norms[k] AS norm, weights[k] AS weight,
+       descents[k] AS descent, min_descent, conflict_fraction, update_norm, norm_to_sum, gram_condition, status
+FROM places;
+
 CREATE OR REPLACE VIEW trial_summary AS
 WITH drawn AS (
   SELECT study_id, trial_id, max(value)::BIGINT AS samples FROM metrics WHERE metric = 'samples' GROUP BY study_id, trial_id
@@ -59,7 +67,7 @@ FROM trials t LEFT JOIN runs r USING (study_id, trial_id) LEFT JOIN drawn d USIN
 -- The conventions of each trial's latest attempt that took a step; json keys as in docs/methods.md.
 CREATE OR REPLACE VIEW run_cards AS
 SELECT t.study_id, t.trial_id, t.method, t.dataset, t.architecture, t.seed, e.card->>'heads' AS heads,
-       e.card->>'weight_sum' AS weight_sum, (e.card->>'shared_parameters')::BIGINT AS shared_parameters,
+       e.card->>'weight_sum' AS weight_sum, coalesce(e.card->>'scale', 'native') AS scale, (e.card->>'shared_parameters')::BIGINT AS shared_parameters,
        e.card->'private' AS private, e.card->'state' AS state, e.card->>'guard' AS guard, e.card->>'agreement' AS agreement,
        (e.card->>'shared_norm')::DOUBLE AS shared_norm, (e.card->>'clip_norm')::DOUBLE AS clip_norm,
        e.card->>'budget' AS budget, (e.card->>'batches')::INTEGER + (e.card->>'outer_batches')::INTEGER AS batches_per_step,

@@ -146,14 +146,15 @@ class AttemptWriter:
         conflict_fraction: float | None,
         update_norm: float | None,
         status: str,
+        descents: Sequence[float] | None = None,
+        norm_to_sum: float | None = None,
+        gram_condition: float | None = None,
     ) -> None:
         """The task gradients of one step; K tasks, ``cos_upper`` has K(K-1)/2 entries, pairs i<j row-major."""
         lists = (list(tasks), _floats(losses), _floats(norms), _floats(cos_upper), _floats(weights))
-        scalars = (
-            None if conflict_fraction is None else float(conflict_fraction),
-            None if update_norm is None else float(update_norm),
-        )
-        self._add("task_gradients", self._counting(step), scope, *lists, *scalars, status)
+        scalars = (conflict_fraction, update_norm, status)
+        effect = (_floats(descents), min(descents) if descents else None, norm_to_sum, gram_condition)
+        self._add("task_gradients", self._counting(step), scope, *lists, *scalars, *effect)
 
     def checkpoint(self, step: int, uri: str, size_bytes: int, sha256: str) -> None:
         """Note a finished checkpoint. The folder itself is what ``restorable`` looks at."""

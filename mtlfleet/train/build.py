@@ -14,6 +14,7 @@ from torch import nn
 from mtlfleet.architectures.base import Architecture
 from mtlfleet.datasets.base import Dataset, Samples, Split
 from mtlfleet.methods.base import Method
+from mtlfleet.methods.conventions import under
 from mtlfleet.plan.place import Root
 from mtlfleet.plan.streams import stream
 from mtlfleet.plan.tasks import Task
@@ -72,6 +73,11 @@ def build_spec(site: Site, kind: str, spec: Spec) -> Any:
     return site.catalogue.load(kind, spec.use)(**_values(dict(spec.params)))
 
 
+def build_method(site: Site, spec: Spec) -> Method[Any]:
+    """The method a spec describes, under the conventions it names. Raises OutOfDomain too."""
+    return under(build_spec(site, "method", spec), spec.heads, spec.scale)
+
+
 def seed_torch(seed: int, device: torch.device) -> None:
     """Seed torch's global generators of the CPU and of this rank's device.
 
@@ -96,7 +102,7 @@ def build(trial: Trial, site: Site, device: torch.device) -> Parts:
         dataset,
         tasks,
         model,
-        build_spec(site, "method", trial.method),
+        build_method(site, trial.method),
         build_spec(site, "strategy", trial.strategy),
         {split: dataset.split(split) for split in wanted},
     )

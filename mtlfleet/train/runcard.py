@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 def run_card(run: TrialRun, info: StepInfo) -> dict[str, Any]:
     """After a step, when it is known what is shared. Plain values, the same on every rank; view ``run_cards``.
 
-    ``heads``, ``weight_sum``: see ``Method``. ``shared_parameters``: reached by two tasks or more; ``own_parameters``:
-    by one, summed. ``private``: the state that an Adam of the method's own trains, with its learning rates and no
-    weight decay but the method's. ``forward_passes`` and ``samples`` are per step, of the global batch.
+    ``heads``, ``weight_sum``: see ``Method``; ``scale``: what the study lays over the method's own.
+    ``shared_parameters``: reached by two tasks or more; ``own_parameters``: by one, summed. ``private``: the state that
+    an Adam of the method's own trains, with its learning rates and no weight decay but the method's. ``forward_passes``
+    and ``samples`` are per step, of the global batch.
     """
     method, reach, recipe = run.parts.method, run.engine.reach, run.recipe
     rates = {name: value for name, value in run.trial.method.params.items() if name.startswith("lr_")}
@@ -26,6 +27,7 @@ def run_card(run: TrialRun, info: StepInfo) -> dict[str, Any]:
     return {
         "heads": method.heads,
         "weight_sum": method.weight_sum,
+        "scale": run.trial.method.scale or "native",
         "shared": "reached by two tasks or more" if len(reach.tasks) > 1 else "all of the one task",
         "shared_parameters": sum(p.numel() for p in reach.shared),
         "own_parameters": sum(p.numel() for p in reach.own_parameters),

@@ -1,4 +1,5 @@
-"""What is written down about a step: losses, weights, norms, cosines, conflicts, and what the method reports."""
+"""What is written down about a step: losses, weights, norms, cosines, conflicts, what the update does to each task, and
+what the method reports."""
 
 from __future__ import annotations
 
@@ -12,21 +13,34 @@ from mtlfleet.store import AttemptWriter
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """What the Gram G of a step tells of its update d = J^T a, beside that of a plain sum.
+
+    ``descents`` [K]: the products of the task gradients with d, negative where a task is hurt (to first order), None
+    without weights: an update made coordinate by coordinate has other products than G tells. ``norm_to_sum``: the norm
+    of d over that of the plain sum of the task gradients, None where that is zero. ``condition``: G's largest
+    eigenvalue over its smallest, which counts as K times float64's rounding of the largest at least; None where G is
+    zero.
+    """
+
+    descents: list[float] | None = None
+    norm_to_sum: float | None = None
+    condition: float | None = None
+
+
+@dataclass(frozen=True)
 class Telemetry:
     """Turns a StepInfo into rows; lists follow the engine's task order (the data set's)."""
 
     tasks: tuple[str, ...]
 
     def write(self, writer: AttemptWriter, step: int, info: StepInfo) -> None:
-        """``step_metrics`` rows for each task, one per number; where the step has the Gram, one for ``*`` of each
-        number of its ``geometry``; and one ``task_gradients`` row."""
-        for name, number in geometry(info).items():
-            writer.step_metric(step, "*", name, number)
+        """``step_metrics`` rows for each task, one per number, and one ``task_gradients`` row."""
         for name, values in {"loss": info.losses, **info.report}.items():
             for task, value in zip(info.tasks, values.tolist(), strict=True):
                 writer.step_metric(step, task, name, value)
         cosines = _upper(info.cosines)
-        conflicts = sum(c < 0 for c in cosines) / len(cosines) if cosines else math.nan
+        found = geometry(info)
         writer.task_gradients(
             step,
             scope="shared",
@@ -35,37 +49,29 @@ class Telemetry:
             norms=[] if info.norms is None else info.norms.tolist(),
             cos_upper=cosines,
             weights=[] if info.weights is None else info.weights.tolist(),
-            conflict_fraction=conflicts,
+            conflict_fraction=sum(c < 0 for c in cosines) / len(cosines) if cosines else None,
             update_norm=info.update_norm,
             status=info.status,
+            descents=found.descents,
+            norm_to_sum=found.norm_to_sum,
+            gram_condition=found.condition,
         )
 
 
-def geometry(info: StepInfo) -> dict[str, float]:
-    """What the Gram G of a step tells of its update d, beside that of a plain sum; empty without one.
-
-    ``min_product``: the smallest product of a task gradient with d, negative where a task is hurt (to first order);
-    ``norm_to_sum``: the norm of d over that of the plain sum of the task gradients; ``gram_condition``: G's largest
-    eigenvalue over its smallest, which counts as K times float64's rounding of the largest at least. The first two need
-    weights: an update made coordinate by coordinate has other products than G tells.
-    """
+def geometry(info: StepInfo) -> Geometry:
+    """Of a step; empty without a Gram."""
     if info.gram is None:
-        return {}
-    found = {}
+        return Geometry()
     values = torch.linalg.eigvalsh(info.gram)
     top = float(values[-1])
-    if top > 0:
-        smallest = max(float(values[0]), len(values) * torch.finfo(torch.float64).eps * top)
-        found["gram_condition"] = top / smallest
-    if info.weights is not None:
-        products = info.gram @ info.weights
-        length = math.sqrt(max(0.0, float(info.weights @ products)))
-        cut = info.update_norm / length if length > 0 and math.isfinite(info.update_norm) else 1.0
-        found["min_product"] = cut * float(products.min())
-        total = math.sqrt(max(0.0, float(info.gram.sum())))
-        if total > 0:
-            found["norm_to_sum"] = cut * length / total
-    return found
+    condition = top / max(float(values[0]), len(values) * torch.finfo(torch.float64).eps * top) if top > 0 else None
+    if info.weights is None:
+        return Geometry(condition=condition)
+    products = info.gram @ info.weights
+    length = math.sqrt(max(0.0, float(info.weights @ products)))
+    cut = info.update_norm / length if length > 0 and math.isfinite(info.update_norm) else 1.0
+    total = math.sqrt(max(0.0, float(info.gram.sum())))
+    return Geometry((cut * products).tolist(), cut * length / total if total > 0 else None, condition)
 
 
 def _upper(cosines: torch.Tensor | None) -> list[float]:

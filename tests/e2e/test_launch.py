@@ -104,38 +104,31 @@ def test_a_wider_study_runs_only_its_new_cells(finished: tuple[Path, str], tmp_p
     assert "4 trials would run now" in plan.stdout
 
 
-@pytest.mark.parametrize("target", kills.TARGETS)
-def test_a_sigkill_leaves_no_trace_in_the_results(target: str, finished: tuple[Path, str], tmp_path: Path) -> None:
-    study = fleet.write(tmp_path)
-    running = kills.launch(study)
-    deadline = time.monotonic() + 120
-    store = tmp_path / "runs" / "tiny"
-    while time.monotonic() < deadline and running.poll() is None:
+def finished_trials(store: Path) -> int:
+    return len({end.parent for end in store.glob("segments/study=tiny/trial=*/attempt=*.end.json")})
+
+
+def kill_each(running: subprocess.Popen[str], store: Path, every: int) -> list[str]:
+    """SIGKILL a rank, the gang's owner and the driver, each after ``every`` more finished trials; who was killed."""
+    killed: list[str] = []
+    deadline = time.monotonic() + 300
+    while running.poll() is None and len(killed) < len(kills.TARGETS) and time.monotonic() < deadline:
         time.sleep(0.05)
-        if len(list(store.glob("segments/study=tiny/trial=*/attempt=1.end.json"))) >= 3 and (
-            chosen := kills.victims(running.pid, target)
-        ):
+        target = kills.TARGETS[len(killed)]
+        if finished_trials(store) >= every * (len(killed) + 1) and (chosen := kills.victims(running.pid, target)):
             os.kill(chosen[-1], signal.SIGKILL)
-            break
-    else:
-        pytest.fail("nothing was there to kill")
-    running.communicate(timeout=200)
-    kills.finish(study)
-    assert fleet.run("digest", study).stdout.split()[0] == finished[1]
+            killed.append(target)
+    return killed
 
 
-def test_sql_answers_during_the_run_and_ctrl_c_drains_it(finished: tuple[Path, str], tmp_path: Path) -> None:
-    study = fleet.write(tmp_path, fleet.STUDY, ("steps: 60", "steps: 61"))
+def interrupt(study: Path, store: Path) -> None:
+    """A launch that answers SQL while it runs and leaves a resumable study on Ctrl-C."""
+    words = fleet.command("launch", study)
     running = subprocess.Popen(
-        fleet.command("launch", study),
-        env=fleet.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        words, env=fleet.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    store = tmp_path / "runs" / "tiny"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not list(store.glob("segments/study=tiny/trial=*/attempt=1.end.json")):
+    before, deadline = finished_trials(store), time.monotonic() + 120
+    while time.monotonic() < deadline and finished_trials(store) == before:
         time.sleep(0.05)
     live = fleet.run("sql", study, "select count(*) as n from metrics where split = 'val'", "--format", "csv")
     assert live.returncode == 0, live.stderr
@@ -146,11 +139,22 @@ def test_sql_answers_during_the_run_and_ctrl_c_drains_it(finished: tuple[Path, s
     assert running.returncode == 130, said
     assert "nothing is lost" in said
     assert "Traceback" not in said
+
+
+def test_kills_and_ctrl_c_leave_no_trace_in_the_results(finished: tuple[Path, str], tmp_path: Path) -> None:
+    study, store = fleet.write(tmp_path), tmp_path / "runs" / "tiny"
+    words = fleet.command("launch", study, "--json", "--progress", "plain")
+    running = subprocess.Popen(words, env=fleet.environment(), stdout=subprocess.PIPE, text=True)
+    assert kill_each(running, store, every=3) == list(kills.TARGETS)
+    said, _ = running.communicate(timeout=200)
+    assert said == "", "stdout is for the answer, whatever Ray has to say"
+    interrupt(study, store)
     states = json.loads(fleet.run("status", study, "--json").stdout)
     assert states["schema"].startswith("mtlfleet/status/")
     again = fleet.run("launch", study, "--json")
     assert again.returncode == 0, again.stderr
     assert 0 < json.loads(again.stdout)["ran"] < TRIALS
+    assert fleet.run("digest", study).stdout.split()[0] == finished[1]
 
 
 BROKEN = '''\
@@ -202,3 +206,5 @@ def test_a_request_no_node_can_hold_is_refused_with_numbers(tmp_path: Path) -> N
     assert "no node can hold" in done.stderr
     assert "2 x 512 CPU" in done.stderr
     assert "Traceback" not in done.stderr
+    assert "locked" not in done.stderr, "a claim is locked where its study can run"
+    assert not list(study.parent.rglob("*@1.json"))

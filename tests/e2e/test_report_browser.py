@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from mtlfleet.plan.claims import Baseline, Claim, Estimand
 from mtlfleet_analysis.evidence import Evidence, External, Registration, Trace
 from mtlfleet_analysis.judging import judge_evidence
-from mtlfleet_analysis.report import of_evidence
+from mtlfleet_analysis.report import Made, of_evidence
 from mtlfleet_analysis.report import page as report_page
 from mtlfleet_analysis.simulation import BEFORE, Design, simulate
 
@@ -139,6 +140,11 @@ def poisoned(payload: str) -> tuple[Evidence, list[Claim]]:
     return replace(evidence, registrations=locks), asked
 
 
+@cache
+def hostile(payload: str) -> Made:
+    return of_evidence(*poisoned(payload))
+
+
 class Visit:
     """One page, opened with every request refused and every complaint written down."""
 
@@ -180,6 +186,8 @@ def test_an_ordinary_report(browser: Any, ordinary: Path, width: int, dark: bool
     assert visit.overflow() <= 0
     assert visit.count("article.card") == 3
     assert visit.count("script") == 1
+    scale = "s => s.getBoundingClientRect().width / s.getAttribute('width')"
+    assert visit.page.evaluate(f"Math.min(...[...document.querySelectorAll('svg.drawing')].map({scale}))") > 0.7
     assert visit.count("img") == visit.count("[style]") == 0
     paper, ink = (
         visit.page.evaluate(f"getComputedStyle(document.body).{what}") for what in ("backgroundColor", "color")
@@ -220,11 +228,9 @@ def test_figures_show_what_they_are_about(browser: Any, ordinary: Path) -> None:
 
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_no_text_becomes_an_element(browser: Any, tmp_path: Path, payload: str) -> None:
-    evidence, asked = poisoned(payload)
-    verdicts = judge_evidence(evidence, asked)
-    assert any(v.effect is not None for v in verdicts), [v.guards for v in verdicts]
-    path = tmp_path / "report.html"
-    path.write_text(report_page(evidence, verdicts))
+    made = hostile(payload)
+    assert any(v.effect is not None for v in made.verdicts), [v.guards for v in made.verdicts]
+    path = made.write(tmp_path / "report.html")[0]
     visit = Visit(browser, path, 390)
     assert visit.requests == [path.as_uri()]
     assert visit.complaints == []
@@ -257,10 +263,10 @@ def test_tables_sort_by_their_heads(browser: Any, ordinary: Path) -> None:
     assert visit.complaints == []
 
 
-def test_interactive_figures_are_a_page_of_their_own(browser: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_interactive_figures_are_a_page_of_their_own(browser: Any, tmp_path: Path, payload: str) -> None:
     """Drawn in the browser by an inlined bundle: no request and no complaint, and hostile names stay text."""
-    evidence, asked = poisoned(PAYLOADS[0])
-    made = of_evidence(evidence, asked)
+    made = hostile(payload)
     path = made.write(tmp_path / "r.html", interactive=True)[2]
     visit = Visit(browser, path, 1280)
     visit.page.wait_for_function(f"document.querySelectorAll('.vega svg').length === {len(made.figures)}")

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import optimize
 
 from mtlfleet import methods
 from mtlfleet.engine.gradients import Gram, Losses, Step
@@ -189,3 +190,20 @@ def test_one_sign_passes_at_a_coordinate_in_conflict() -> None:
     assert found[:, 1].tolist() == [1.0] * 400
     assert abs(float(found[:, 0].mean())) < 4 / 400**0.5
     assert methods.combine("graddrop", F2, leak=1.0).tolist() == [0, 1]
+
+
+STRETCHED = torch.tensor([[3.0], [0.2]], dtype=torch.float64) * F2
+
+
+def test_fair_shares_of_stretched_gradients_are_scipys() -> None:
+    """The specification's table has a cosine of 0.413 between these two updates; the equation itself gives 0.972."""
+    updates = []
+    for rows in (F2, STRETCHED):
+        gram = (rows @ rows.T).numpy()
+        solved = optimize.root(lambda log: gram @ np.exp(log) - np.exp(-log / 2), np.zeros(2), tol=1e-13)  # noqa: B023
+        assert solved.success
+        found = methods.weights("fairgrad", rows, alpha=2.0)
+        assert found.tolist() == pytest.approx(np.exp(solved.x).tolist(), rel=1e-8)
+        updates.append(np.exp(solved.x) @ rows.numpy())
+    one, other = updates
+    assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) == pytest.approx(0.972, abs=6e-4)

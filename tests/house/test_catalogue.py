@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mtlfleet import registry, testing
+from mtlfleet.declarations import REQUIRED
 
 ENTRIES = [(kind, name) for kind in registry.KINDS for name in registry.builtin(kind)]
 METHODS = list(registry.builtin("method"))
@@ -23,7 +24,7 @@ def test_parameters_and_defaults(kind: str, name: str) -> None:
     entry, cls = registry.find(kind, name), registry.load(kind, name)
     assert is_dataclass(cls)
     declared: dict[str, Any] = {
-        f.name: registry.REQUIRED if f.default is MISSING and f.default_factory is MISSING else f.default
+        f.name: REQUIRED if f.default is MISSING and f.default_factory is MISSING else f.default
         for f in fields(cls)
         if f.init
     }
@@ -39,7 +40,7 @@ def test_traits_are_literals(kind: str, name: str) -> None:
     for trait, value in entry.traits.items():
         if trait.startswith("_"):
             continue
-        assert value is not registry.REQUIRED, f"{name}.{trait} is no literal, so the catalogue cannot show it"
+        assert value is not REQUIRED, f"{name}.{trait} is no literal, so the catalogue cannot show it"
         assert getattr(cls, trait) == value
 
 

@@ -41,6 +41,17 @@ class Finding:
         return self.found <= self.limit if self.at_most else self.found >= self.limit
 
     @property
+    def error(self) -> float:
+        """Monte-Carlo standard error of the rate, two successes and two failures added so that none is zero."""
+        share = (self.found * self.studies + 2) / (self.studies + 4)
+        return sqrt(max(0.0, share * (1 - share)) / self.studies)
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is anything to keep; a rate without a limit is only shown."""
+        return self.limit != 1.0 or not self.at_most
+
+    @property
     def fine(self) -> bool:
         """A rule of ours keeps its limit; a negative control breaks it."""
         return self.within is not self.control
@@ -95,4 +106,8 @@ class Experiment:
     core: bool = False
 
     def findings(self, noise: Noise, studies: int, seed: int) -> list[Finding]:
-        return self.run(noise, min(studies, self.most or studies), seed)
+        return self.run(noise, self.number(studies), seed)
+
+    def number(self, studies: int) -> int:
+        """How many studies are simulated where ``studies`` are asked for."""
+        return min(studies, self.most or studies)

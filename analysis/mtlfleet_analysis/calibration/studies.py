@@ -9,12 +9,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from mtlfleet.plan.claims import Baseline, Claim
+from mtlfleet.plan.claims import Baseline, Claim, Estimand
+from mtlfleet.plan.tasks import Direction
 from mtlfleet_analysis.calibration.findings import Finding, Measure
 from mtlfleet_analysis.calibration.noise import Noise
 from mtlfleet_analysis.calibration.rules import METHODS, generator, strata_of
+from mtlfleet_analysis.decision import ShiftTest
 from mtlfleet_analysis.evidence import Evidence, Run
-from mtlfleet_analysis.judging import judge_evidence
+from mtlfleet_analysis.judging import decisions, judge_evidence
 from mtlfleet_analysis.multiplicity import holm
 from mtlfleet_analysis.pairing import swapped
 from mtlfleet_analysis.signflip import FLIPS, sign_flip_test
@@ -22,6 +24,7 @@ from mtlfleet_analysis.simulation import Design, simulate
 
 Runs = Callable[[Noise, int, int], list[Finding]]
 CLAIM = Claim(id="c", method="mto", baseline=Baseline(best_of=("ls",)), margin=0.5)
+RAW = replace(CLAIM, estimand=Estimand(kind="metric", task="left", metric="error"), margin=0.001)
 
 
 def _study(noise: Noise, datasets: int, seeds: int, seed: int, effect: float = 0.0) -> Evidence:
@@ -33,6 +36,10 @@ def _study(noise: Noise, datasets: int, seeds: int, seed: int, effect: float = 0
         shared=noise.rho,
     )
     return simulate(design, seed, [CLAIM])
+
+
+def _answer(evidence: Evidence) -> str:
+    return decisions(evidence, [CLAIM])[0].reached[0].answer
 
 
 def _mean_error(run: Run) -> float:
@@ -62,10 +69,10 @@ def divergence(datasets: int, seeds: int, share: float) -> Runs:
         scored, dropped = [], []
         for i in range(studies):
             evidence = worst_diverge(_study(noise, datasets, seeds, seed * 1_000_003 + i), "mto", share)
-            verdict = judge_evidence(evidence, [CLAIM])[0]
-            scored.append(verdict.verdict == "supported")
-            whole = [p for p in verdict.detail["pairs"] if not (p[5] or p[6])]
-            p = sign_flip_test([p[3] - p[4] for p in whole], [p[0] for p in whole], "greater", flips=FLIPS // 50)
+            judged = decisions(evidence, [CLAIM])[0]
+            scored.append(judged.reached[0].answer == "supported")
+            whole = [p for p in judged.case.questions[-1].focus.pairs if not p.imputed]
+            p = sign_flip_test([p.difference for p in whole], [p.stratum for p in whole], "greater", flips=FLIPS // 50)
             dropped.append(p.p_value <= 0.05)
         return [
             at.error("scored worst, whole path", scored),
@@ -83,9 +90,8 @@ def whole_path(datasets: int, seeds: int) -> Runs:
         none, margin = [], []
         for i in range(studies):
             address = seed * 1_000_003 + i
-            none.append(judge_evidence(_study(noise, datasets, seeds, address), [CLAIM])[0].verdict == "supported")
-            made = _study(noise, datasets, seeds, address, CLAIM.margin)
-            margin.append(judge_evidence(made, [CLAIM])[0].verdict == "refuted")
+            none.append(_answer(_study(noise, datasets, seeds, address)) == "supported")
+            margin.append(_answer(_study(noise, datasets, seeds, address, CLAIM.margin)) == "refuted")
         return [at.error("supported, no effect", none), at.error("refuted, effect at the margin", margin)]
 
     return run
@@ -94,28 +100,51 @@ def whole_path(datasets: int, seeds: int) -> Runs:
 def metamorphic(noise: Noise, studies: int, seed: int) -> list[Finding]:
     """G12: what must not change a verdict does not, and exchanging the arms mirrors it."""
     at = Measure(goal="G12", cell="D=2, n=6, whole path", studies=studies)
-    again, order, mirror, scale = [], [], [], []
+    again, mirror, scale, sign = [], [], [], []
     for i in range(studies):
-        effect = float(generator(seed, 12, i).normal(0, 2))
+        rng = generator(seed, 12, i)
+        effect, unit = float(rng.normal(0, 2)), float(rng.uniform(0.01, 100))
         evidence = _study(noise, 2, 6, seed * 1_000_003 + i, effect)
-        text = judge_evidence(evidence, [CLAIM])[0].to_json()
-        again.append(text == judge_evidence(evidence, [CLAIM])[0].to_json())
-        order.append(text == judge_evidence(replace(evidence, runs=evidence.runs[::-1]), [CLAIM])[0].to_json())
-        forth, back = (judge_evidence(evidence, [c])[0] for c in (CLAIM, swapped(CLAIM)))
-        mirror.append(bool(np.isclose(forth.effect or 0.0, -(back.effect or 0.0), rtol=1e-9, atol=1e-12)))
-        design = Design(
-            effects={"ls": 0.0, "mto": effect}, datasets=("d0", "d1"), seeds=tuple(range(6)), tuning_seeds=(901,),
-            shared=noise.rho, scale=8.0,
-        )  # fmt: skip
-        scaled = judge_evidence(simulate(design, seed * 1_000_003 + i, [CLAIM]), [CLAIM])[0]
-        scale.append(scaled.p_value == forth.p_value and bool(np.isclose(scaled.effect or 0.0, forth.effect or 0.0)))
+        shuffled = replace(evidence, runs=tuple(evidence.runs[j] for j in rng.permutation(len(evidence.runs))))
+        again.append(judge_evidence(evidence, [CLAIM])[0].to_json() == judge_evidence(shuffled, [CLAIM])[0].to_json())
+        forth, back, scaled = (
+            decisions(e, [c])[0].case
+            for e, c in ((evidence, CLAIM), (evidence, swapped(CLAIM)), (_rescaled(evidence, unit), CLAIM))
+        )
+        mirror.append(_mirrored(forth.test, back.test))
+        same = np.allclose(forth.test.limits(0.05), scaled.test.limits(0.05), rtol=1e-9, atol=1e-12)
+        scale.append(forth.p == scaled.p and bool(same))
+        turned = (decisions(e, [RAW])[0].case.p for e in (evidence, _rescaled(evidence, -1.0)))
+        sign.append(len(set(turned)) == 1)
     names = {
-        "the same bytes again": again,
-        "rows in another order": order,
-        "arms exchanged": mirror,
-        "another unit": scale,
+        "judged again, rows in another order: same bytes": again,
+        "arms exchanged: p and limits mirrored": mirror,
+        "another unit: the same p and limits": scale,
+        "direction and sign turned: the same p": sign,
     }
     return [at.rate(what, hits, 1.0, at_most=False) for what, hits in names.items()]
+
+
+def _mirrored(forth: ShiftTest, back: ShiftTest) -> bool:
+    """What the claim asks of theta, the claim with its arms exchanged asks of -theta."""
+    asked = (-CLAIM.margin, 0.0, CLAIM.margin)
+    low, high = back.limits(0.05)
+    return all(forth.above(t) == back.below(-t) and forth.below(t) == back.above(-t) for t in asked) and bool(
+        np.allclose(forth.limits(0.05), (-high, -low), rtol=1e-9, atol=1e-12)
+    )
+
+
+def _rescaled(evidence: Evidence, unit: float) -> Evidence:
+    """The same study in another unit; under a negative one the metrics change their direction with their sign."""
+    turned: dict[Direction, Direction] = {"min": "max", "max": "min", "none": "none"}
+    return replace(
+        evidence,
+        runs=tuple(replace(r, values={k: unit * v for k, v in r.values.items()}) for r in evidence.runs),
+        tasks=tuple(replace(t, chance=None if t.chance is None else unit * t.chance) for t in evidence.tasks),
+        metrics=evidence.metrics
+        if unit > 0
+        else {k: replace(m, direction=turned[m.direction]) for k, m in evidence.metrics.items()},
+    )
 
 
 def speed(noise: Noise, studies: int, seed: int) -> list[Finding]:  # noqa: ARG001

@@ -9,7 +9,7 @@ from mtlfleet_analysis.evidence import Evidence
 from mtlfleet_analysis.report import claim_figures, queries
 from mtlfleet_analysis.report.drawing import figure
 from mtlfleet_analysis.report.palette import badge
-from mtlfleet_analysis.sentences import declared, number, p_text, short_unit, signed
+from mtlfleet_analysis.sentences import correction, declared, number, p_text, short_unit, signed
 from mtlfleet_analysis.verdict import Verdict
 
 
@@ -44,7 +44,7 @@ def card(evidence: Evidence, verdict: Verdict, index: int) -> dict[str, Any]:
         "ci": f"[{number(verdict.ci_low)}, {number(verdict.ci_high)}]" if has_interval else "one seed per dataset",
         "p": p_text(verdict.p_value).removeprefix("p ").removeprefix("= "),
         "p_adjusted": p_text(verdict.p_adjusted).removeprefix("p ").removeprefix("= "),
-        "adjustment": "BH" if verdict.verdict == "observed" else "Holm",
+        "adjustment": correction(verdict),
         "power": "n/a" if verdict.power is None else f"{verdict.power:.2f}",
         "facts": facts(verdict),
         "choices": _choices(verdict),

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from mtlfleet_analysis.leaderboard import Leaderboard, leaderboard
 from mtlfleet_analysis.report import Made
 from mtlfleet_analysis.report.drawing import Figure
 from mtlfleet_analysis.report.svg import clean, clean_values, drawing
-from mtlfleet_analysis.sentences import number, signed
+from mtlfleet_analysis.sentences import correction, number, signed
 
 FIGURES = ("svg", "png", "pdf", "json")
 TABLES = {"csv": "csv", "markdown": "md", "latex": "tex"}
 FORMATS = (*FIGURES, *TABLES)
 SCALE = 2.0  # pixels of a PNG per point
+_REFERENCE = re.compile(rb"\b(\d+) 0 R\b")
+_NAMED = re.compile(rb"(?:\n */\w+ \d+ 0 R){2,}")  # lines of a dictionary that each name an object
 _ACTIVE = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "−": "$-$", "\n": " ",
 }  # fmt: skip
@@ -62,11 +65,39 @@ def _drawn(figure: Figure, kind: str) -> bytes:
 
 
 def _ordered(pdf: bytes) -> bytes:
-    """The same PDF with runs of references in order: its writer leaves resources in the order of a hash table.
+    """The same PDF with its objects in the order in which they are reached from the root.
 
-    The lines of a dictionary change places and no length changes, so the table of offsets stays true.
+    Its writer leaves resources, and the fonts they name, in the order of a hash table: names are sorted, objects
+    numbered anew and the table of offsets written again. Contents of streams are not touched.
     """
-    return re.sub(rb"(?:\n */\w+ \d+ 0 R){2,}", lambda m: b"\n" + b"\n".join(sorted(m[0][1:].split(b"\n"))), pdf)
+    start = int(re.findall(rb"startxref\s+(\d+)", pdf)[-1])
+    trailer = pdf[pdf.index(b"trailer", start) :]
+    at = sorted(int(x) for x in re.findall(rb"(\d{10}) \d{5} n", pdf[start:]))
+    parts: dict[bytes, tuple[bytes, bytes]] = {}  # number -> what names other objects, and the stream behind it
+    for begin, end in pairwise([*at, start]):
+        number, rest = pdf[begin:end].split(b" ", 1)
+        cut = rest.find(b"stream\n")
+        head, body = (rest, b"") if cut < 0 else (rest[:cut], rest[cut:])
+        parts[number] = _NAMED.sub(lambda m: b"\n" + b"\n".join(sorted(m[0][1:].split(b"\n"))), head), body
+    order: dict[bytes, bytes] = {}
+    waiting = _REFERENCE.findall(trailer)[::-1]
+    while waiting:
+        if (number := waiting.pop()) not in order:
+            order[number] = str(len(order) + 1).encode()
+            waiting += _REFERENCE.findall(parts[number][0])[::-1]
+
+    def renumbered(text: bytes) -> bytes:
+        return _REFERENCE.sub(lambda m: order[m[1]] + b" 0 R", text)
+
+    out, offsets = pdf[: at[0]], []
+    for number, new in order.items():
+        offsets.append(len(out))
+        out += new + b" " + renumbered(parts[number][0]) + parts[number][1]
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    size = len(order) + 1
+    head = renumbered(re.sub(rb"/Size \d+", b"/Size %d" % size, trailer))
+    head = re.sub(rb"startxref\s+\d+", b"startxref\n%d" % len(out), head)
+    return out + b"xref\n0 %d\n0000000000 65535 f \n" % size + table + head
 
 
 def _table(kind: str, rows: Sequence[dict[str, Any]]) -> bytes:
@@ -142,7 +173,7 @@ def latex(made: Made, name: str) -> str:
         hashes = ", ".join(f"{_tex(v.claim_id)} {v.sha256[:8]}" for v in made.verdicts)
         caption = (
             "Verdicts on the claims. Effects are improvements over the baseline; $p$ is one-sided, corrected within "
-            f"the family (Holm). Hashes: {hashes}."
+            f"the family ({', '.join(sorted({correction(v) for v in made.verdicts}))}). Hashes: {hashes}."
         )
         return _booktabs(heads, rows, caption)
     return _board_latex(made, leaderboard(made.evidence))

@@ -23,19 +23,8 @@ FOLDER = Path(__file__).parent
 
 def static_page(content: Mapping[str, Any]) -> str:
     """The report. Its only script sorts tables."""
-    style, script = _style(), (FOLDER / "sort.js").read_text(encoding="utf-8")
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            **content,
-            style=Markup(style),
-            style_hash=hash_of(style),
-            script=Markup(script),
-            script_hash=hash_of(script),
-            protocol=PROTOCOL_VERSION,
-        )
-    )
+    script = (FOLDER / "sort.js").read_text(encoding="utf-8")
+    return _page("page.html", [script], **content, script=Markup(script), protocol=PROTOCOL_VERSION)
 
 
 def interactive_page(title: str, figures: Sequence[Figure]) -> str:
@@ -43,23 +32,26 @@ def interactive_page(title: str, figures: Sequence[Figure]) -> str:
 
     Vega compiles its expressions, so this page's policy has to allow eval; the report itself does not.
     """
-    style, bundle = _style(), _bundle()
-    driver = (FOLDER / "interactive.js").read_text(encoding="utf-8")
+    bundle, driver = _bundle(), (FOLDER / "interactive.js").read_text(encoding="utf-8")
     data = json.dumps([clean_values(f.to_dict()) for f in figures], ensure_ascii=False, sort_keys=True)
-    return (
-        _environment()
-        .get_template("interactive.html")
-        .render(
-            title=title,
-            figures=figures,
-            style=Markup(style),
-            style_hash=hash_of(style),
-            bundle=Markup(bundle),
-            driver=Markup(driver),
-            script_hashes=f"'sha256-{hash_of(bundle)}' 'sha256-{hash_of(driver)}'",
-            data=Markup(data.replace("<", "\\u003c")),
-        )
+    return _page(
+        "interactive.html",
+        [bundle, driver],
+        allowed=" 'unsafe-eval'",
+        title=title,
+        figures=figures,
+        bundle=Markup(bundle),
+        driver=Markup(driver),
+        data=Markup(data.replace("<", "\\u003c")),
     )
+
+
+def _page(template: str, scripts: Sequence[str], allowed: str = "", **content: Any) -> str:
+    """A page whose policy names its style sheet and its scripts by hash, and beyond them only what is ``allowed``."""
+    style = _style()
+    sources = " ".join(f"'sha256-{hash_of(script)}'" for script in scripts) + allowed
+    look = {"style": Markup(style), "style_hash": hash_of(style), "scripts": Markup(sources)}
+    return _environment().get_template(template).render(**content, **look)
 
 
 def figures_as_data(figures: Sequence[Figure]) -> str:

@@ -69,6 +69,7 @@ ATTRIBUTES = {
     "stop-color",
     "gradientUnits",
 }
+READABLE = 450  # pixels; a wider drawing is scrolled on a phone, where the page would shrink its text to nothing
 _REFERENCE = re.compile(r"url\(#([\w-]+)\)")
 
 
@@ -117,5 +118,6 @@ def inline(text: str, name: str, description: str) -> Markup:
                 element.attrib[key] = _REFERENCE.sub(rf"url(#{name}-\1)", value)
     root.set("role", "img")
     root.set("aria-label", clean(description, 300))
-    root.set("class", "drawing")
+    wide = float(root.get("width", "0")) > READABLE
+    root.set("class", "drawing wide" if wide else "drawing")
     return Markup(ElementTree.tostring(root, encoding="unicode"))

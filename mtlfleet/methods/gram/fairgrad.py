@@ -27,7 +27,8 @@ class FairGrad(GramWeighting[None]):
     Departures  Damped Newton to rounding, where the authors run a bounded least-squares solver. Pareto stationary
                 gradients have no solution: weights are cut (``stationary``); zero gradients are left out
                 (``zero_gradient``). ``fairgrad@official``: alpha 2, times K, norm cut at 1; ``fairgrad@libmtl``:
-                alpha 1, heads weighted.
+                alpha 1, heads weighted. Another computation's cosine of 0.413 between the updates of two tasks before
+                and after their gradients are multiplied by 3 and 0.2 is 0.972 by this equation (and by scipy).
     Properties  permutation, non_conflict
 
     >>> import torch

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from mtlfleet.plan.claims import Baseline, Claim, Estimand, Splits, claim_from
+from mtlfleet.plan.estimands import ESTIMANDS
 from mtlfleet_analysis import corrected_t_test, sign_flip_test
 from mtlfleet_analysis.evidence import Evidence, Registration
 from mtlfleet_analysis.intervals import resampled_mean
@@ -47,6 +48,31 @@ def hurt(evidence: Evidence, task: str, percent: float) -> Evidence:
         for r in evidence.runs
     )
     return replace(evidence, runs=runs)
+
+
+CLAIMABLE: dict[str, dict[str, Any]] = {
+    "delta_m": {},
+    "delta_p": {},
+    "delta_task": {"estimand": Estimand(kind="delta_task", task="left", metric="error")},
+    "metric": {"estimand": Estimand(kind="metric", task="left", metric="error"), "margin": 0.005},
+    "every_task": {"alternative": "non_inferiority"},
+    "front_pref": {"baseline": Baseline(best_of=("ls-2", "ls-5", "ls-8"), sweep=True)},
+}
+
+
+@pytest.mark.parametrize("kind", [k for k, facts in ESTIMANDS.items() if not facts.refused])
+def test_every_kind_that_is_not_refused_is_judged(kind: str) -> None:
+    """The others are refused where the study is read, each with its reason: tests/unit/plan/test_mistakes.py."""
+    one = claim(**{"estimand": Estimand(kind=kind), **CLAIMABLE[kind]})  # type: ignore[arg-type]
+    sweep = {"ls-2": 0.2, "ls-5": 0.5, "ls-8": 0.8}
+    evidence = study([one], effects={"ls": 0.0, "pcgrad": 5.0, **dict.fromkeys(sweep, 0.0)}, sweep=sweep)
+    found = verdict(one, evidence)
+    assert found.verdict == "supported"
+    assert found.ci_low < found.effect < found.ci_high
+    stated = found.detail["estimand"]
+    assert (stated["kind"], stated["effect_better"]) == (kind, "higher")
+    assert stated["unit"]
+    assert stated["convention"] == ESTIMANDS[kind].convention
 
 
 # --- safety

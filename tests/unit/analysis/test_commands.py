@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +118,31 @@ def test_report_goes_where_it_is_told(stored: Stored, capsys: pytest.CaptureFixt
     code, _, err = run(capsys, "report", stored[1].root, "-o", blocked / "page.html")
     assert code == 4
     assert "cannot write" in err
+
+
+def test_watching_writes_the_page_again_and_ends_with_the_study(
+    growing: tuple[Path, Callable[[], None]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    root, grow = growing
+    page, seen = tmp_path / "page.html", {}
+
+    def grow_when_drawn() -> None:
+        deadline = time.monotonic() + 60
+        while not page.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        seen["first"] = page.read_text()
+        grow()
+
+    runs = threading.Thread(target=grow_when_drawn)
+    runs.start()
+    code, out, err = run(capsys, "report", root, "-o", page, "--watch", "--every", "1")
+    runs.join()
+    first, *_, last = err.splitlines()
+    trials = last.split("  ")[1].removesuffix(" trials").split("/")
+    assert code == 0
+    assert trials[0] == trials[1]
+    assert first == f"{page}  {int(trials[1]) - 2}/{trials[1]} trials"
+    assert out.split()[0] == str(page)
+    assert "a planned final run" in seen["first"] or "owed" in seen["first"]
+    assert "pcgrad improves on ls" not in seen["first"]
+    assert "pcgrad improves on ls" in page.read_text()

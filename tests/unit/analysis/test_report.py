@@ -220,6 +220,16 @@ def test_published_numbers_stand_beside_and_change_no_verdict() -> None:
     assert "Part of no test" in rendered(beside)
 
 
+def test_a_card_names_the_correction_of_its_family(tmp_path: Path) -> None:
+    for correction, word in (("holm", "Holm"), ("max_t", "max-T")):
+        both = tuple(replace(CLAIM, id=i, correction=correction) for i in ("c", "d"))  # type: ignore[arg-type]
+        made = of_evidence(simulate(Design(effects={"ls": 0.0, "pcgrad": 3.0}), 0, both), both)
+        assert made.html.count(f"<dt>p, {word}</dt>") == 2
+        assert f"{word} p" in made.html
+        export(made, tmp_path, ["latex"])
+        assert f"the family ({word})" in (tmp_path / "claims.tex").read_text()
+
+
 def test_every_pair_names_its_trials() -> None:
     evidence = study()
     html = rendered(evidence)
@@ -255,6 +265,21 @@ def test_exports_are_files_for_papers_and_the_same_bytes_again(tmp_path: Path) -
     assert board.count("\\textbf{") == sum(e.separated is False for e in leaderboard(made.evidence).entries)
     assert "supported" in (tmp_path / "a" / "claims.csv").read_text()
     assert "| c |" in (tmp_path / "a" / "claims.md").read_text().replace("  ", " ")
+
+
+def test_a_pdf_is_the_same_bytes_again_with_a_second_font_and_is_a_pdf_still(tmp_path: Path) -> None:
+    """A dataset whose name the first font lacks; vl-convert orders fonts anew in every call."""
+    made = of_evidence(study(datasets=("digits", "⟶ waves ≈")), [CLAIM])
+    one = replace(made, figures=made.figures[:1])
+    found = [export(one, tmp_path / f"{i}", ["pdf"])[0].read_bytes() for i in range(6)]
+    assert len(set(found)) == 1
+    pdf = found[0]
+    assert len(set(re.findall(rb"/BaseFont /\w{6}\+(\w+)", pdf))) >= 2
+    table = int(re.findall(rb"startxref\s(\d+)", pdf)[0])
+    assert pdf[table:].startswith(b"xref\n")
+    offsets = [int(x) for x in re.findall(rb"(\d{10}) 00000 n", pdf[table:])]
+    assert [pdf[at : pdf.index(b" ", at)] for at in offsets] == [b"%d" % (i + 1) for i in range(len(offsets))]
+    assert set(map(int, re.findall(rb"(\d+) 0 R", pdf[table:]))) <= set(range(1, len(offsets) + 1))
 
 
 def test_every_verdict_has_a_glyph_a_colour_and_a_shape_of_its_own() -> None:

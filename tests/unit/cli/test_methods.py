@@ -112,3 +112,80 @@ def test_the_page_names_everything() -> None:
         assert f"\n### {name}\n" in page, name
     assert "float >= 0, < 1" in page and "`cagrad@nash` sets" in page and ":math:" not in page
     assert run("datasets", "list", "--markdown").exit_code == 2
+
+
+# A plug-in of each kind, whose last line makes its update; SIGN is what a broken one gets wrong.
+KINDS = {
+    "loss": ("LossWeighting[None]", "def weigh(self, losses, state, at):", "Decision(Weights(SIGN * losses), None)"),
+    "gram": (
+        "GramWeighting[None]",
+        "def weigh(self, gram, losses, state, at):",
+        "Decision(Weights(SIGN / (1 + gram.diagonal())), None)",
+    ),
+    "rows": (
+        "Elementwise[None]",
+        "def merge(self, rows, columns, state, at):",
+        "(SIGN * rows.abs().mean(0) * rows.sum(0).sign(), None)",
+    ),
+    "representation": (
+        "RepresentationWeighting[None]",
+        "def weigh(self, gram, losses, state, at):",
+        "Decision(Weights(SIGN / (1 + gram.diagonal())), None)",
+    ),
+    "batches": (
+        "OwnStep[None]",
+        "batches: ClassVar[int] = 3\n\n    def step(self, grads, state, at):",
+        "(grads.apply(Weights(SIGN / (1 + grads.cross_gram(0, 1).diagonal().abs()))), (None, 'ok'))[1]",
+    ),
+    "outer": (
+        "LossWeighting[Seen]",
+        """outer_batches: ClassVar[int] = 1
+
+    def init(self, tasks):
+        return Seen(torch.ones(tasks, dtype=torch.float64))
+
+    def look_ahead(self, ahead, state, at):
+        return Seen(state.weights * 0.9)
+
+    def weigh(self, losses, state, at):""",
+        "Decision(Weights(SIGN * state.weights), state)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plugin_of_each_kind_is_checked(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check serves what each looks at: losses, Gram, rows, representation, several batches, an outer batch."""
+    monkeypatch.chdir(tmp_path)
+    base, head, made = KINDS[kind]
+    source = f'''
+from dataclasses import dataclass
+from typing import ClassVar
+import torch
+from mtlfleet.methods.base import *
+from mtlfleet.methods.base import Decision, method
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    weights: torch.Tensor
+
+@method("one_of_{kind}")
+@dataclass(frozen=True, kw_only=True)
+class Method(({base})):
+    """A plug-in that looks at {kind}.
+
+    Properties  permutation
+    """
+
+    {head}
+        return {made}
+'''
+    Path("sound.py").write_text(source.replace("SIGN", "1.0"))
+    sound = run("methods", "check", "sound.py", "--json")
+    found = json.loads(sound.stdout)
+    assert found["kept"], [each for each in found["contracts"] if not each["kept"]]
+    assert len(found["contracts"]) == 9
+    Path("broken.py").write_text(source.replace("SIGN", "-1.0"))
+    broken = run("methods", "check", "broken.py", "--json")
+    assert broken.exit_code == 3
+    assert "one_task" in {each["contract"] for each in json.loads(broken.stdout)["contracts"] if not each["kept"]}

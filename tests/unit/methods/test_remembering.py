@@ -72,6 +72,7 @@ def test_moco_of_the_library_by_hand() -> None:
     w = torch.softmax(0.5 - 0.1 * (y @ y.T) @ torch.full((2,), 0.5, dtype=torch.float64), 0)
     torch.testing.assert_close(state.weights, w)
     torch.testing.assert_close(first, w @ y)
+    assert not torch.allclose(walk("moco", [F2], LOSSES)[0][0], first)  # the paper's, by another norm and projection
     with pytest.raises(OutOfDomain, match="negative"):
         walk("moco@libmtl", [F2], -LOSSES)
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from mtlfleet import registry
+from mtlfleet import declarations, registry
 from mtlfleet.plan import Cell, Study, Trial
 
 Write = Callable[..., Path]
@@ -102,10 +102,10 @@ TILT = (("methods:", "plugins: [./tilt.py]\nmethods:"), ("use: cagrad\n    param
 def test_a_changed_default_and_a_changed_plugin_change_keys(study: Write) -> None:
     Path("tilt.py").write_text(PLUGIN.format(c=0.4))
     before = {t.method.name: t.key for t in Study.load(study(*TILT)).tune_trials()}
-    registry.read_file.cache_clear()
+    declarations.read_file.cache_clear()
     Path("tilt.py").write_text(PLUGIN.format(c=0.5))
     after = {t.method.name: t.key for t in Study.load(study(*TILT)).tune_trials()}
-    registry.read_file.cache_clear()
+    declarations.read_file.cache_clear()
     Path("tilt.py").write_text(PLUGIN.format(c=0.5) + "# another word\n")
     reworded = {t.method.name: t.key for t in Study.load(study(*TILT)).tune_trials()}
     assert len({before["cagrad"], after["cagrad"], reworded["cagrad"]}) == 3

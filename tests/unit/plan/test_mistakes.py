@@ -12,6 +12,7 @@ import pytest
 from mtlfleet.errors import StudyInvalid
 from mtlfleet.plan import Study, check
 from mtlfleet.plan.codes import CODES
+from mtlfleet.plan.estimands import ESTIMANDS
 from mtlfleet.plan.problems import MAX_ERRORS, render
 
 Write = Callable[..., Path]
@@ -654,8 +655,7 @@ MISFITS = {
     "a front is beaten or not": ("{kind: front_pref}\n    alternative: equivalence", "superiority or no_better_than"),
     "eps without a front": ("{kind: delta_p, eps: 1}", "`w` and `eps` belong to front_pref"),
     "an open front": ("{kind: front_pref}\n    stopping: {kind: anytime}", "e-process follows one difference"),
-    **{kind: (f"{{kind: {kind}}}", "") for kind in
-       ("win_rate", "iqm", "profile", "hypervolume", "eps_indicator", "evp", "compute_matched", "time_to_target")},
+    **{kind: (f"{{kind: {kind}}}", facts.refused) for kind, facts in ESTIMANDS.items() if facts.refused},
 }  # fmt: skip
 
 

@@ -63,7 +63,8 @@ def write_trial(root: Path, row: dict[str, Any], *, spoil: tuple[str, str] | Non
         writer.metric(10, 1.0, "test", task, "loss", 0.3, 100, True)
     writer.task_gradients(
         5, scope="shared", tasks=["a", "b", "c"], losses=[1, 2, 3], norms=[1, 2, 3], cos_upper=[0.25, -0.5, 0.75],
-        weights=None, conflict_fraction=1 / 3, update_norm=1.0, status="ok",
+        weights=None, conflict_fraction=1 / 3, update_norm=1.0, status="ok", descents=[0.5, -0.25, 1], norm_to_sum=0.5,
+        gram_condition=8.0,
     )  # fmt: skip
     writer.event(10, "info", "note", "\x1b]52;c;aGk=\x07=cmd()")
     writer.close(state, "why" if state != "done" else "", 10, 2.0, 4.0)

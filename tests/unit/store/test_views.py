@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from mtlfleet.store import Ingester, Store
+from mtlfleet.store.canned import canned
 
 METRICS = (("accuracy", True), ("error", False))
 
@@ -131,3 +132,19 @@ def test_answers_do_not_depend_on_where_rows_lie(make_study: Callable[..., Path]
     assert store.rows("SELECT pending_segments, segments_without_claim FROM health") == [
         {"pending_segments": 0, "segments_without_claim": 0}
     ]
+
+
+def test_what_a_step_did_is_a_row_per_task_and_a_summary_per_method(make_study: Callable[..., Path]) -> None:
+    store = Store(make_study())
+    found = store.rows("SELECT * FROM task_gradient_rows WHERE trial_id = 'ls0' ORDER BY task")
+    assert [(r["task"], r["loss"], r["norm"], r["weight"], r["descent"]) for r in found] == [
+        ("a", 1.0, 1.0, None, 0.5), ("b", 2.0, 2.0, None, -0.25), ("c", 3.0, 3.0, None, 1.0),
+    ]  # fmt: skip
+    assert {(r["min_descent"], r["norm_to_sum"], r["gram_condition"], r["status"]) for r in found} == {
+        (-0.25, 0.5, 8.0, "ok")
+    }
+    told = {r["method"]: r for r in store.rows(canned("@descent"))}
+    assert set(told) == {"ls", "pcgrad"}  # single-task runs have no conflict to tell of
+    assert (told["ls"]["steps"], told["ls"]["hurt_fraction"], told["ls"]["norm_to_sum"], told["ls"]["not_ok"]) == (
+        2, 1.0, 0.5, 0,
+    )  # fmt: skip

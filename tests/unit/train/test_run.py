@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -204,20 +205,39 @@ def test_the_same_trial_gives_the_same_rows_and_another_seed_does_not(tmp_path: 
 def test_the_geometry_of_a_step_is_told_beside_the_plain_sum(tmp_path: Path) -> None:
     """By hand on F2 with the weights of mgda, cut to half its length; and in the rows of a trial."""
     from mtlfleet.engine import StepInfo
-    from mtlfleet.train.telemetry import geometry
+    from mtlfleet.train.telemetry import Geometry, geometry
 
     gram = torch.tensor([[1.0, -1.0], [-1.0, 2.0]], dtype=torch.float64)
     weights = torch.tensor([0.6, 0.4], dtype=torch.float64)
     length = 0.2**0.5  # of (0.2, 0.4); both products with it are 0.2; the sum (0, 1) has length 1
     info = StepInfo(("a", "b"), torch.ones(2), weights, gram, length / 2, "ok", False, 0)
     told = geometry(info)
-    assert told["min_product"] == pytest.approx(0.1)
-    assert told["norm_to_sum"] == pytest.approx(length / 2)
-    assert told["gram_condition"] == pytest.approx((3 + 5**0.5) / (3 - 5**0.5))
-    assert geometry(replace(info, gram=None)) == {}
+    assert told.descents == pytest.approx([0.1, 0.1])
+    assert told.norm_to_sum == pytest.approx(length / 2)
+    assert told.condition == pytest.approx((3 + 5**0.5) / (3 - 5**0.5))
+    assert geometry(replace(info, gram=None)) == Geometry()
     trials.finish(trials.start(tmp_path, trials.trial("mgda", steps=6)))
-    found = rows(
-        tmp_path, "select metric, count(*) n, min(value) low from step_metrics where task = '*' group by metric"
-    )
-    assert {row["metric"]: row["n"] for row in found} == {"min_product": 2, "norm_to_sum": 2, "gram_condition": 2}
-    assert {row["metric"]: row["low"] for row in found}["min_product"] >= 0  # mgda hurts no task
+    found = rows(tmp_path, "from task_gradients order by step")
+    assert [row["step"] for row in found] == [3, 6]  # every log_every steps
+    for row in found:
+        i, j = row["norms"]
+        gram = np.array([[i * i, i * j * row["cos_upper"][0]], [i * j * row["cos_upper"][0], j * j]])
+        products = gram @ row["weights"]
+        assert row["descents"] == pytest.approx(products, rel=1e-4)
+        assert row["min_descent"] == min(row["descents"]) >= 0  # mgda hurts none
+        assert row["norm_to_sum"] == pytest.approx(row["update_norm"] / gram.sum() ** 0.5, rel=1e-4)
+        assert row["gram_condition"] == pytest.approx(np.linalg.cond(gram), rel=1e-2)
+    by_task = rows(tmp_path, "select task, weight, descent from task_gradient_rows order by step, task")
+    assert len(by_task) == 4 and {row["task"] for row in by_task} == set(found[0]["tasks"])
+    assert [row["descent"] for row in by_task[:2]] == found[0]["descents"]
+    assert [row["weight"] for row in by_task[2:]] == found[1]["weights"]
+    assert rows(tmp_path, "select count(*) n from step_metrics where task = '*'") == [{"n": 0}]
+
+
+def test_how_often_a_step_is_told_is_the_studys_choice(tmp_path: Path) -> None:
+    """``train.log_every``; a method that looks at losses only has no norms, and says so by NULL."""
+    wanted = trials.trial("sum", steps=6)
+    wanted = replace(wanted, recipe=replace(wanted.recipe, log_every=2))
+    trials.finish(trials.start(tmp_path, wanted))
+    found = rows(tmp_path, "select distinct step, norm, descent, norm_to_sum from task_gradient_rows order by step")
+    assert found == [{"step": s, "norm": None, "descent": None, "norm_to_sum": None} for s in (2, 4, 6)]
