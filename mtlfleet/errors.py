@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 
 class FleetError(Exception):
@@ -88,8 +86,7 @@ class QueryTimeout(FleetError):
     exit_code = 4
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where in a file: 1-based line and column, and how many characters the caret underlines."""
 
     path: str
@@ -98,8 +95,7 @@ class Place:
     length: int = 1
 
 
-@dataclass(frozen=True)
-class Diagnostic:
+class Diagnostic(NamedTuple):
     """One finding about a study file, in the form that the terminal, ``--json`` and editors share."""
 
     code: str
@@ -111,12 +107,11 @@ class Diagnostic:
     severity: str = "error"
 
 
-@dataclass(frozen=True)
-class Findings:
+class Findings(NamedTuple):
     """All diagnostics of one reading of a study file, in file order."""
 
     diagnostics: tuple[Diagnostic, ...] = ()
-    source: str = field(default="", repr=False)
+    source: str = ""
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
@@ -148,6 +143,8 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     >>> nearest("imtlg", ["imtl_g", "mgda"])
     'imtl_g'
     """
+    import difflib
+
     names = sorted(known)
     folded = {n.lower().replace("-", "").replace("_", ""): n for n in names}
     plain = name.lower().replace("-", "").replace("_", "")
@@ -166,5 +163,7 @@ def among(known: Iterable[str], name: str, most: int = 12) -> str:
     names = list(known)
     if len(names) <= most:
         return f"known: {', '.join(names) or 'none'}"
+    import difflib
+
     close = difflib.get_close_matches(name, names, n=most // 2, cutoff=0.0)
     return f"known: {', '.join(close)} and {len(names) - len(close)} more"

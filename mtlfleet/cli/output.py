@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -34,12 +33,12 @@ __all__ = [
 _STYLES = {"error": {"fg": "red", "bold": True}, "warning": {"fg": "yellow", "bold": True}, "frame": {"fg": "blue"}}
 
 
-@dataclass
 class Settings:
     """The global options of one run of the command line."""
 
-    color: str = "auto"
-    verbose: int = 0
+    def __init__(self) -> None:
+        self.color = "auto"
+        self.verbose = 0
 
 
 settings = Settings()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,8 +47,7 @@ _SQL = {
 }
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """One column. ``unit`` is empty for names and counts."""
 
     name: str
@@ -62,8 +60,7 @@ class Column:
         return f"{self.comment} [{self.unit}]" if self.unit else self.comment
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """One table; ``base`` is what DuckDB calls its raw rows where the plain name is a view of those that count."""
 
     name: str

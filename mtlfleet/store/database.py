@@ -204,8 +204,8 @@ def lock_rows(root: Path, studies: Iterable[str]) -> pa.Table:
 
     import pyarrow as pa
 
-    rows = [
-        {
+    def row(study: str, lock: Mapping[str, Any]) -> dict[str, Any]:
+        return {
             "study_id": study,
             "claim_id": lock["claim_id"],
             "number": lock["number"],
@@ -213,9 +213,17 @@ def lock_rows(root: Path, studies: Iterable[str]) -> pa.Table:
             "registered_at": datetime.fromisoformat(lock["registered_at"]),
             "payload": json.dumps(lock["payload"], sort_keys=True),
         }
-        for study in studies
-        for lock in claim_locks(root, study)
-    ]
+
+    rows = []
+    for study in studies:
+        for lock in claim_locks(root, study):
+            try:
+                rows.append(row(study, lock))
+            except (KeyError, AttributeError, TypeError, ValueError) as error:
+                raise StoreDamaged(
+                    f"{lock['path']} is not a registration: {type(error).__name__} {first_line(error)}",
+                    help="restore the file from a backup: verdicts rest on it",
+                ) from error
     return pa.Table.from_pylist(rows, schema=MIRRORED_LOCKS.arrow)
 
 

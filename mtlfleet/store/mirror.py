@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mtlfleet.errors import EnvironmentProblem
 from mtlfleet.plan.place import Root, is_object_storage
-from mtlfleet.store import connection, layout
+from mtlfleet.store import layout
 from mtlfleet.store.folder import Folder
 from mtlfleet.store.place import at
 
@@ -78,6 +78,8 @@ class Copy:
     """What is here of a bucket's store."""
 
     def __init__(self, bucket: Bucket) -> None:
+        from mtlfleet.store import connection
+
         self.bucket = bucket
         name = hashlib.sha256(f"{connection.endpoint() or ''} {bucket.url}".encode()).hexdigest()[:16]
         self.folder = _cache() / name

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from types import MappingProxyType
+from typing import IO, Any, Literal, NamedTuple
 
 from mtlfleet import errors
 from mtlfleet.plan.place import Root
-from mtlfleet.store import limits
+from mtlfleet.store.child import Child
 from mtlfleet.store.freshness import Freshness
 from mtlfleet.store.mirror import files as files_of
 
@@ -36,13 +33,12 @@ def names() -> list[str]:
     return sorted({*views, *(t.name for t in ALL_TABLES)})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Question:
+class Question(NamedTuple):
     """One query. ``source``: the published file and what was flushed since (live), only the former (snapshot), or the
     segments alone. ``limit`` shortens a table for people; ``form`` is one of ``formats.FORMATS``."""
 
     query: str
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = MappingProxyType({})
     form: str = "arrow"
     source: Source = "live"
     timeout_s: float = 60.0
@@ -54,7 +50,7 @@ class Reader:
 
     def __init__(self, *, landlock: bool = True) -> None:
         self._scratch = tempfile.mkdtemp(prefix="mtlfleet-sql-")
-        self._child = _start(self._scratch, landlock=landlock)
+        self._child = Child(self._scratch, landlock=landlock)
         self._watchdog: threading.Timer | None = None
 
     def __enter__(self) -> Reader:
@@ -63,11 +59,7 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         if self._watchdog is not None:
             self._watchdog.cancel()
-        self._child.kill()
-        self._child.wait()
-        for pipe in (self._child.stdin, self._child.stdout, self._child.stderr):
-            if pipe is not None:
-                pipe.close()
+        self._child.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def ask(self, root: Path, question: Question) -> IO[bytes]:
@@ -84,7 +76,6 @@ class Reader:
         self._watchdog = threading.Timer(question.timeout_s + _GRACE_S, self._child.kill)
         self._watchdog.daemon = True
         self._watchdog.start()
-        assert self._child.stdin is not None and self._child.stdout is not None
         try:
             self._child.stdin.write(json.dumps(request).encode())
             self._child.stdin.close()
@@ -97,11 +88,7 @@ class Reader:
         return _report(self._child)
 
     def raise_if_killed(self) -> None:
-        try:
-            self._child.wait(0.5)
-        except subprocess.TimeoutExpired:
-            return
-        if self._child.returncode < 0:
+        if (self._child.wait(0.5) or 0) < 0:
             raise _killed() from None
 
 
@@ -116,13 +103,13 @@ def ask(root: Root, question: Question, out: IO[bytes], *, reader: Reader | None
         return _freshness(child.report())
 
 
-@dataclass
 class Answer:
     """An answer being read: ``reader`` is a ``pyarrow.RecordBatchReader``; ``freshness`` is known after the last
     batch."""
 
-    reader: Any
-    facts: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, reader: Any) -> None:
+        self.reader = reader
+        self.facts: dict[str, Any] = {}
 
     @property
     def freshness(self) -> Freshness:
@@ -158,25 +145,6 @@ def _freshness(facts: Mapping[str, Any]) -> Freshness:
     return Freshness(facts.get("snapshot_age_s"), int(facts.get("pending_segments", 0)))
 
 
-def _start(scratch: str, *, landlock: bool) -> subprocess.Popen[bytes]:
-    """The child, with no more of the environment than Python needs: a query can then leak nothing of it. It has a
-    process group of its own, so that Ctrl-C reaches only us."""
-    import mtlfleet
-
-    keep = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "SYSTEMROOT", "VIRTUAL_ENV")
-    environment = {name: os.environ[name] for name in keep if name in os.environ}
-    environment["PYTHONPATH"] = str(Path(next(iter(mtlfleet.__path__))).parent)
-    words = [scratch, "1" if landlock else "0", str(limits.memory_bytes()), str(os.getpid())]
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "mtlfleet.store.reader", *words],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-        process_group=0,
-    )
-
-
 def _open(child: Reader, root: Path, question: Question) -> Any:
     import pyarrow as pa
 
@@ -188,18 +156,17 @@ def _open(child: Reader, root: Path, question: Question) -> Any:
         raise errors.QueryFailed("the query process ended without an answer") from None
 
 
-def _report(child: subprocess.Popen[bytes]) -> dict[str, Any]:
-    assert child.stderr is not None
+def _report(child: Child) -> dict[str, Any]:
     said = child.stderr.read().decode(errors="replace").strip()
-    child.wait()
+    status = child.wait()
     try:
         report = json.loads(said.splitlines()[-1]) if said else {}
     except ValueError:
         report = {}
     if not report:
-        if child.returncode and child.returncode < 0:
+        if status is not None and status < 0:
             raise _killed()
-        last = said.splitlines()[-1] if said else f"exit status {child.returncode}"
+        last = said.splitlines()[-1] if said else f"exit status {status}"
         raise errors.QueryFailed(f"the query process failed: {last}")
     if "error" not in report:
         return dict(report)

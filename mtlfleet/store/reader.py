@@ -1,8 +1,9 @@
 """The child process that answers one query: gives up its rights first, then loads DuckDB, then hears what is asked.
 
-Run as ``python -m mtlfleet.store.reader SCRATCH LANDLOCK MEMORY PARENT``. Reads one JSON request from standard input,
-writes the answer to standard output in the form asked for and one JSON line about how it went to standard error. It can
-be started before the question is known. Nothing here is imported by the parent.
+Run as ``python -m mtlfleet.store.reader SCRATCH LANDLOCK MEMORY PARENT``, or in a fork (see ``child``). Reads one JSON
+request from standard input, writes the answer to standard output in the form asked for and one JSON line about how it
+went to standard error. It can be started before the question is known. What loads DuckDB or Arrow is imported only
+after the rights are given up.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NoReturn
 
 from mtlfleet.errors import FleetError, QueryFailed, QueryRefused, QueryTimeout
 from mtlfleet.store import limits
@@ -30,8 +31,8 @@ def prepare(scratch: Path, *, landlock: bool, memory: int, parent: int) -> bool:
     return denied
 
 
-def answer(request: dict[str, Any], scratch: Path, *, denied: bool, memory: int) -> dict[str, Any]:
-    """Answer ``request``; returns what the parent tells the user about freshness."""
+def answer(request: dict[str, Any], out: IO[bytes], scratch: Path, *, denied: bool, memory: int) -> dict[str, Any]:
+    """Answer ``request`` on ``out``; returns what the parent tells the user about freshness."""
     import duckdb
 
     from mtlfleet.store.guard import check
@@ -39,6 +40,7 @@ def answer(request: dict[str, Any], scratch: Path, *, denied: bool, memory: int)
 
     query = request["query"]
     con = duckdb.connect(":memory:", config=_limits(scratch, memory))
+    con.execute("SET enable_progress_bar = false")
     check(query, con, kernel=denied)
     freshness = attach(con, Path(request["root"]), request["source"], comments="comment" in query.lower())
     lock_down(con)
@@ -52,7 +54,7 @@ def answer(request: dict[str, Any], scratch: Path, *, denied: bool, memory: int)
     timer.daemon = True
     timer.start()
     try:
-        rows = _write(con, request)
+        rows = _write(con, request, out)
     except BrokenPipeError:
         raise
     except (duckdb.Error, OSError, MemoryError) as error:  # Arrow's stream wraps DuckDB's errors in OSError
@@ -97,13 +99,12 @@ def _limits(scratch: Path, memory: int) -> dict[str, Any]:
 _PLAIN = re.compile(r"(TINY|SMALL|BIG|U\w*)?INT(EGER)?|DOUBLE|FLOAT|VARCHAR|JSON|BOOLEAN|(VARCHAR|DOUBLE|FLOAT)\[\]")
 
 
-def _write(con: Any, request: dict[str, Any]) -> int:
+def _write(con: Any, request: dict[str, Any], out: IO[bytes]) -> int:
     """Plain columns go to text without Arrow, whose import costs as much as DuckDB's; both ways write the same."""
     from mtlfleet.store.formats import BINARY, write, write_rows
 
     found = con.execute(request["query"], request["params"] or None)
-    form, out = request["form"], sys.stdout.buffer
-    columns = found.description or []
+    form, columns = request["form"], found.description or []
     if form not in BINARY and all(_PLAIN.fullmatch(str(column[1])) for column in columns):
         rows = (row for many in iter(lambda: found.fetchmany(10_000), []) for row in many)
         count = write_rows(form, [column[0] for column in columns], rows, out, request["limit"])
@@ -113,14 +114,16 @@ def _write(con: Any, request: dict[str, Any]) -> int:
     return count
 
 
-def main() -> None:
-    scratch, landlock, memory, parent = Path(sys.argv[1]), sys.argv[2] == "1", int(sys.argv[3]), int(sys.argv[4])
+def serve(scratch: Path, *, landlock: bool, memory: int, parent: int) -> NoReturn:
+    """Hear one question, answer it, end this process."""
+    out = _answering()
     try:
         denied = prepare(scratch, landlock=landlock, memory=memory, parent=parent)
-        asked = sys.stdin.buffer.read()
+        with open(0, "rb", closefd=False) as question:
+            asked = question.read()
         if not asked:
             os._exit(0)  # started ahead of a question that never came
-        report = answer(json.loads(asked), scratch, denied=denied, memory=memory)
+        report = answer(json.loads(asked), out, scratch, denied=denied, memory=memory)
     except FleetError as error:
         report = {
             "error": type(error).__name__,
@@ -130,10 +133,17 @@ def main() -> None:
         }
     except BrokenPipeError:
         report = {}
-    sys.stderr.write(json.dumps(report) + "\n")
-    sys.stderr.flush()
+    os.write(2, f"{json.dumps(report)}\n".encode())
     os._exit(0)  # nothing is left to save, and tearing down DuckDB and Arrow together has been seen to abort
 
 
+def _answering() -> IO[bytes]:
+    """Where the answer goes. What a library prints to standard output, such as a progress bar, goes nowhere."""
+    out = os.fdopen(os.dup(1), "wb")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    return out
+
+
 if __name__ == "__main__":
-    main()
+    serve(Path(sys.argv[1]), landlock=sys.argv[2] == "1", memory=int(sys.argv[3]), parent=int(sys.argv[4]))

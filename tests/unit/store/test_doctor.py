@@ -180,3 +180,11 @@ def test_nothing_is_repaired_under_a_running_launch(store: Path) -> None:
         with pytest.raises(EnvironmentProblem, match="a launch works on"):
             CliRunner().invoke(command.command, [str(store), "--repair"], catch_exceptions=False)
     assert (store / METRICS).exists()
+
+
+def test_a_registration_without_its_keys_is_a_damaged_store(store: Path) -> None:
+    path = store / "claims" / "study=s" / "claim@1.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"claim_id": "claim", "number": 1, "registered_at": "2026-01-01T00:00:00+00:00"}')
+    with pytest.raises(StoreDamaged, match=r"claim@1\.json is not a registration"):
+        open_store(store).sql("SELECT 1")

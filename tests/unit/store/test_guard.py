@@ -444,3 +444,39 @@ def test_the_child_sees_no_secret_of_the_environment(store: Path, monkeypatch: p
     query = "SELECT string_agg(name || value, ',') AS s FROM duckdb_settings()"
     with guarded(store, query) as answer:
         assert "s3cret-canary" not in json.dumps(answer.reader.read_all().to_pylist())
+
+
+FORKED = """
+import os, sys
+from pathlib import Path
+from mtlfleet.errors import FleetError
+from mtlfleet.store.child import may_fork
+from mtlfleet.store.query import Question, Reader
+assert may_fork() and "duckdb" not in sys.modules
+os.environ["CANARY_TOKEN"] = "s3cret-canary"
+for query in sys.argv[2:]:
+    with Reader() as reader:
+        try:
+            said = reader.ask(Path(sys.argv[1]), Question(query=query, form="csv")).read().decode()
+            print(reader.report()["landlock"], said.splitlines()[-1])
+        except FleetError as error:
+            print(type(error).__name__)
+assert "duckdb" not in sys.modules
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a fresh process is started")
+def test_a_forked_child_is_guarded_as_a_fresh_one(store: Path) -> None:
+    """The way of the command line; in this process, which has loaded DuckDB, every other test starts a fresh Python."""
+    trick = "USE memory; DETACH snapshot; COPY (SELECT 1) TO '{root}/results.duckdb' (USE_TMP_FILE false)"
+    pivot = "PIVOT (WITH x AS (COPY (SELECT 1 AS a) TO '{root}/p.csv') FROM x) ON a"
+    canary = "SELECT count(*) FROM duckdb_settings() WHERE value LIKE '%s3cret-canary%'"
+    queries = [words(query, store) for query in (trick, pivot, "FROM '/etc/passwd'", canary)]
+    before = hashes(store)
+    ran = subprocess.run(
+        [sys.executable, "-c", FORKED, str(store), *queries], capture_output=True, text=True, check=True, timeout=120
+    )
+    said = ran.stdout.splitlines()
+    assert hashes(store) == before
+    assert said[0] == said[2] == "QueryRefused" and said[1] in ("QueryFailed", "QueryRefused")
+    assert said[3] in ("True 0", "False 0")
