@@ -27,6 +27,7 @@ from mtlfleet.engine.scaling import LossScale
 from mtlfleet.engine.sharded import Options, ShardedOptimizer
 from mtlfleet.engine.skips import Skips
 from mtlfleet.engine.views import StepGradients
+from mtlfleet.engine.watching import Effect, Watch, effect
 from mtlfleet.errors import EngineRefused
 
 
@@ -127,6 +128,7 @@ class GradientEngine:
         *,
         epoch: int = 0,
         features: Tensor | Sequence[Tensor | None] | None = None,
+        watch: Watch | None = None,
     ) -> StepInfo:
         """Fill ``.grad`` of every parameter that a loss reaches, averaged over ranks and balanced by the method.
 
@@ -134,6 +136,10 @@ class GradientEngine:
         may be absent on a rank or in a step: it counts as zero there. A method that asks for several batches gets a
         sequence of such mappings, one per batch; the last is the one whose gradient is written. ``features`` is the
         tensor (one per batch) that all heads read. Raises Diverged after too many skipped steps in a row.
+
+        ``watch``, the same on all ranks, adds ``gram`` and ``descents`` to what is told, and changes nothing else:
+        ``"held"`` from rows that the method looked at, ``"passes"`` by K more passes where it looks at losses or at the
+        representation. ``"passes"`` raises EngineRefused with micro-batches and under ``approximate``.
         """
         before = self._micro.sent_before if self._micro.open else self.exchange.bytes_sent
         batches = [losses] if isinstance(losses, Mapping) else list(losses)
@@ -147,6 +153,7 @@ class GradientEngine:
         self.steps += 1
         grads = self._opening.open(batches, told, somewhere, at)
         try:
+            rows = self._opening.watch(batches, somewhere, watch)
             with kept_graphs():
                 self._agreed.record(False)
                 state, status, label = self._micro.conclude(grads, lambda view: self._decide(view, at, told))
@@ -158,10 +165,11 @@ class GradientEngine:
             self._agreed.record(True)
         self.state, self._before = state, told[-1]
         self._remember(grads)
+        seen = self._effect(grads, rows) if watch is not None else None
         if self._sharded is not None and grads.outcome.shard is not None:
             self._sharded.take(self._agreed.plan, grads.outcome.shard, norm)
         self.skips.took()
-        info = self._info(grads, norm, status, before, label)
+        info = self._info(grads, norm, status, before, label, seen=seen)
         self.scale.update(overflowed=False)
         if contest is not None and grads.way != "weighted":
             contest.end()
@@ -271,8 +279,24 @@ class GradientEngine:
             self._weights = Weights(grads.weights)
         self._opening.keep(grads)
 
+    def _effect(self, view: View, rows: Tensor | None) -> Effect | None:
+        """What was written did to each task; None where the Gram and the weights tell, or nobody has the rows."""
+        if isinstance(view, StepGradients):
+            if view.seen_gram is not None and view.weights is not None and len(view.batches) == 1:
+                return None
+            rows = view.held if rows is None else rows
+        return None if rows is None else effect(rows, self._agreed.plan.layout, self.exchange, view.outcome.shard)
+
     def _info(
-        self, view: View, norm: float, status: str, before: int, label: str | None = None, *, skipped: bool = False
+        self,
+        view: View,
+        norm: float,
+        status: str,
+        before: int,
+        label: str | None = None,
+        *,
+        skipped: bool = False,
+        seen: Effect | None = None,
     ) -> StepInfo:
         if label is None and view.seen_gram is not None:
             label = self._approximate
@@ -281,7 +305,8 @@ class GradientEngine:
             tasks=self.tasks,
             losses=view.losses,
             weights=view.weights,
-            gram=view.seen_gram,
+            gram=seen.gram if view.seen_gram is None and seen is not None else view.seen_gram,
+            descents=None if seen is None else seen.descents,
             update_norm=norm,
             status=status,
             skipped=skipped,

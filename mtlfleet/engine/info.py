@@ -22,7 +22,8 @@ class StepInfo:
     ``"batched"``, ``"factored"`` with the layers that were; ``approximation`` is None for exact steps, else ``"ub"``,
     ``"sketch"``, ``"stale"``, or ``"first"``: weights (and gram) of the first micro-batch only. ``loss_scale`` is the
     factor the losses carried in half precision (1 without). ``report``: what the method tells of itself, numbers per
-    task [K] by name.
+    task [K] by name. ``descents`` [K]: the products of the (last batch's) task gradients with the shared gradient as
+    written, where ``step`` was asked to watch; else None, and ``gram @ weights`` tells them where both are there.
     """
 
     tasks: tuple[str, ...]
@@ -38,6 +39,7 @@ class StepInfo:
     loss_scale: float = 1.0
     skips: int = 0
     report: Mapping[str, Tensor] = field(default_factory=dict)
+    descents: Tensor | None = None
 
     @property
     def norms(self) -> Tensor | None:

@@ -20,6 +20,8 @@ from mtlfleet.engine.gradients import Losses, Needs, Step
 from mtlfleet.engine.representation import Shown
 from mtlfleet.engine.scaling import LossScale
 from mtlfleet.engine.views import StepGradients
+from mtlfleet.engine.watching import Watch
+from mtlfleet.errors import EngineRefused
 
 LIGHT = 1_048_576  # numbers: graphs up to this size are kept until the next forward pass is through
 
@@ -110,9 +112,34 @@ class Opening:
         opened[-1].outcome.keeps_shard = self.keeps_shard
         return opened[-1]
 
-    def _trust(self, graph: Graph, last: bool) -> None:
+    def watch(
+        self,
+        batches: Sequence[Mapping[str, Tensor]],
+        somewhere: Sequence[list[bool]],
+        watch: Watch | None,
+    ) -> Tensor | None:
+        """Task gradients [K, n] of the last batch, by K passes that leave its graph, for a method that takes none.
+
+        None where nobody asked, and where the method's own way tells. Raises EngineRefused where there are none to be
+        had: of micro-batches, or under an approximation.
+        """
+        if watch != "passes" or self._method.needs in (Needs.GRAM, Needs.ROWS):
+            return None
+        if self._approximate is not None or self._micro.open:
+            raise EngineRefused(
+                f"watch='passes' takes one whole batch's exact task gradients beside method {self._method.name!r}",
+                notes=[f"found {'micro-batches' if self._micro.open else f'approximate={self._approximate!r}'}"],
+                help="leave `watch` out in such steps",
+            )
+        graph = self._graph(batches[-1], len(batches) - 1, keep=True)
+        self._trust(graph, True, several=True)
+        with kept_graphs(), self._agreed.unheard():
+            rows = Collector(self._agreed.plan, self._exchange, somewhere[-1]).run(graph, None, None)
+        return rows if graph.scale == 1.0 else rows.div_(graph.scale)
+
+    def _trust(self, graph: Graph, last: bool, *, several: bool = False) -> None:
         """Try compiled parts out where several passes will run through them; once, and when graphs have changed."""
-        several = self._method.needs in (Needs.GRAM, Needs.ROWS) and self._approximate != "ub"
+        several |= self._method.needs in (Needs.GRAM, Needs.ROWS) and self._approximate != "ub"
         several |= not last and self._micro.way != "first"
         if not several or graph.reach is self._looked_at:
             return

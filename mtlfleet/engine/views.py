@@ -89,6 +89,11 @@ class StepGradients:
         self.seen_gram = gram / self._graph.scale**2
 
     @property
+    def held(self) -> Tensor | None:
+        """The rows [K, n] as a method had them; None where it did not ask, and they may be combined by now."""
+        return self._rows if self._seen else None
+
+    @property
     def came_whole(self) -> bool:
         """Whether every rank got all rows."""
         return self._whole is not None

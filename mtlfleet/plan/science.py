@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -89,7 +88,7 @@ def science_of(draft: Draft) -> dict[str, Any]:
         "architectures": {n: specs["architecture", n].science() for n in file.architectures},
         "strategy": specs["strategy", "strategy"].science(),
         "seeds": list(seeds_of(file.seeds)),
-        "train": asdict(recipe_of(file)),
+        "train": recipe_of(file).science(),
         "search": {}
         if search is None
         else {

@@ -77,6 +77,8 @@ class Recipe:
     Both count batches. ``budget`` says what is equal between methods that draw different numbers of batches a step:
     ``samples`` drawn, so that a method with three batches a step makes a third of the steps; or optimizer ``steps``.
     ``patience``: stop after that many evaluations in a row without a better checkpoint; None trains to the end.
+    ``geometry_every``: in every such step the task gradients are observed beside a method that takes none, by one more
+    pass per task; what is trained does not change. None: never.
     """
 
     optimizer: Literal["sgd", "adam", "adamw"] = "adam"
@@ -96,6 +98,14 @@ class Recipe:
     max_skips: Annotated[int, Gt(0)] = 20
     budget: Literal["samples", "steps"] = "samples"
     patience: Annotated[int, Gt(0)] | None = None
+    geometry_every: Annotated[int, Gt(0)] | None = None
+
+    def science(self) -> dict[str, Any]:
+        """What enters the key: ``geometry_every``, like ``log_every``, but only if given: keys are older than it."""
+        found = asdict(self)
+        if self.geometry_every is None:
+            del found["geometry_every"]
+        return found
 
     def drawing(self, batches: int) -> Recipe:
         """This recipe for a method that draws ``batches`` batches a step.
@@ -151,7 +161,7 @@ class Trial:
             "dataset": self.dataset.located(),
             "architecture": self.architecture.science(),
             "strategy": self.strategy.science(),
-            "train": asdict(self.recipe),
+            "train": self.recipe.science(),
             "tasks": list(self.tasks),
             "seed": self.seed,
             "world": self.world,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mtlfleet.datasets.base import Split
 from mtlfleet.engine import StepInfo
+from mtlfleet.engine.watching import Watch
 from mtlfleet.train.evaluate import Measured
 from mtlfleet.train.runcard import run_card
 from mtlfleet.train.telemetry import Telemetry
@@ -25,15 +26,22 @@ class Records:
         self._telemetry = Telemetry(run.feed.tasks)
         self._carded = False
 
+    def watch(self, step: int) -> Watch | None:
+        """Whether a step is written down, and how far the engine goes for it; the same on every rank."""
+        recipe = self._run.recipe
+        if recipe.geometry_every is not None and step % recipe.geometry_every == 0:
+            return "passes"
+        return "held" if step % recipe.log_every == 0 else None
+
     def step(self, info: StepInfo) -> None:
-        """Once an attempt its conventions; every ``log_every`` steps what the step was like."""
+        """Once an attempt its conventions; what the step was like if it is one that is written down."""
         run, step = self._run, self._run.position.step
         if run.writer is None:
             return
         if not self._carded:
             self._carded = True
             run.writer.event(step, "info", "run_card", json.dumps(run_card(run, info), sort_keys=True))
-        if step % run.recipe.log_every == 0:
+        if self.watch(step) is not None:
             self._telemetry.write(run.writer, step, info)
 
     def skipped(self, reason: str) -> None:

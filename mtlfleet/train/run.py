@@ -208,7 +208,8 @@ class TrialRun:
         losses, features = [one.losses for one in forwards], [one.shared for one in forwards]
         if not after.finite:  # the step is skipped as any other with such numbers is
             losses = [{task: loss * math.nan for task, loss in one.items()} for one in losses]
-        info = self.engine.step(losses, epoch=self.epoch(step), features=features)
+        watch = None if turn else self.records.watch(step + 1)
+        info = self.engine.step(losses, epoch=self.epoch(step), features=features, watch=watch)
         if info.skipped:
             return info
         if self.turns > 1:

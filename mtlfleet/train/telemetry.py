@@ -14,10 +14,10 @@ from mtlfleet.store import AttemptWriter
 
 @dataclass(frozen=True)
 class Geometry:
-    """What the Gram G of a step tells of its update d = J^T a, beside that of a plain sum.
+    """What the Gram G of a step tells of its update d, beside that of a plain sum.
 
-    ``descents`` [K]: the products of the task gradients with d, negative where a task is hurt (to first order), None
-    without weights: an update made coordinate by coordinate has other products than G tells. ``norm_to_sum``: the norm
+    ``descents`` [K]: the products of the task gradients with d, negative where a task is hurt (to first order): as the
+    engine has taken them, else G a where d = J^T a; None without either. ``norm_to_sum``: the norm
     of d over that of the plain sum of the task gradients, None where that is zero. ``condition``: G's largest
     eigenvalue over its smallest, which counts as K times float64's rounding of the largest at least; None where G is
     zero.
@@ -65,12 +65,15 @@ def geometry(info: StepInfo) -> Geometry:
     values = torch.linalg.eigvalsh(info.gram)
     top = float(values[-1])
     condition = top / max(float(values[0]), len(values) * torch.finfo(torch.float64).eps * top) if top > 0 else None
+    total = math.sqrt(max(0.0, float(info.gram.sum())))
+    if info.descents is not None:
+        known = total > 0 and math.isfinite(info.update_norm)
+        return Geometry(info.descents.tolist(), info.update_norm / total if known else None, condition)
     if info.weights is None:
         return Geometry(condition=condition)
     products = info.gram @ info.weights
     length = math.sqrt(max(0.0, float(info.weights @ products)))
     cut = info.update_norm / length if length > 0 and math.isfinite(info.update_norm) else 1.0
-    total = math.sqrt(max(0.0, float(info.gram.sum())))
     return Geometry((cut * products).tolist(), cut * length / total if total > 0 else None, condition)
 
 

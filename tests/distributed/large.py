@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import cases
 
 from mtlfleet.engine import GradientEngine, StepInfo, collect
+from mtlfleet.engine.watching import Watch
 
 
 def as_large(numbers: int = 16) -> None:
@@ -37,16 +38,16 @@ def local(
 
 
 def run(
-    rank: int, world: int, method: str, steps: int = 2, **options: Any
+    rank: int, world: int, method: str, steps: int = 2, watch: Watch | None = None, single: bool = False, **options: Any
 ) -> tuple[list[dict[str, Tensor]], list[StepInfo]]:
     """Gradients and infos of some steps of one way."""
-    model, found, infos = cases.net(), [], []
+    model, found, infos = cases.net(single), [], []
     if options.get("representation") == "trunk":
         options["representation"] = model.trunk
     engine = GradientEngine(model, cases.build(method), seed=3, **options)
     for step in range(steps):
         losses, _ = local(model, step, rank, world)
-        infos.append(engine.step(losses, epoch=step))
+        infos.append(engine.step(losses, epoch=step, watch=watch))
         found.append(cases.gradients(model))
         with torch.no_grad():
             for p in model.parameters():

@@ -69,6 +69,7 @@ SCIENCE = {
     "dataset parameter": ("params: {tasks: 2}", "params: {tasks: 2, noise: 0.2}"),
     "architecture": ("backbone: mlp", "backbone: mlp, width: 32"),
     "recipe": ("steps: 300", "steps: 301"),
+    "observed steps": ("steps: 300", "steps: 300, geometry_every: 50"),
     "workers": ("claims:", "resources: {workers: 2}\nclaims:"),
     "seeds": ("base: 1", "base: 2"),
     "space": ("1e-2]", "2e-2]"),
