@@ -27,7 +27,7 @@ from mtlfleet.engine.scaling import LossScale
 from mtlfleet.engine.sharded import Options, ShardedOptimizer
 from mtlfleet.engine.skips import Skips
 from mtlfleet.engine.views import StepGradients
-from mtlfleet.engine.watching import Effect, Watch, effect
+from mtlfleet.engine.watching import Effect, Watch
 from mtlfleet.errors import EngineRefused
 
 
@@ -165,7 +165,7 @@ class GradientEngine:
             self._agreed.record(True)
         self.state, self._before = state, told[-1]
         self._remember(grads)
-        seen = self._effect(grads, rows) if watch is not None else None
+        seen = self._opening.effect(grads, rows) if watch is not None else None
         if self._sharded is not None and grads.outcome.shard is not None:
             self._sharded.take(self._agreed.plan, grads.outcome.shard, norm)
         self.skips.took()
@@ -278,14 +278,6 @@ class GradientEngine:
                 )
             self._weights = Weights(grads.weights)
         self._opening.keep(grads)
-
-    def _effect(self, view: View, rows: Tensor | None) -> Effect | None:
-        """What was written did to each task; None where the Gram and the weights tell, or nobody has the rows."""
-        if isinstance(view, StepGradients):
-            if view.seen_gram is not None and view.weights is not None and len(view.batches) == 1:
-                return None
-            rows = view.held if rows is None else rows
-        return None if rows is None else effect(rows, self._agreed.plan.layout, self.exchange, view.outcome.shard)
 
     def _info(
         self,

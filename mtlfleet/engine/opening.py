@@ -20,7 +20,7 @@ from mtlfleet.engine.gradients import Losses, Needs, Step
 from mtlfleet.engine.representation import Shown
 from mtlfleet.engine.scaling import LossScale
 from mtlfleet.engine.views import StepGradients
-from mtlfleet.engine.watching import Watch
+from mtlfleet.engine.watching import Effect, Watch, effect
 from mtlfleet.errors import EngineRefused
 
 LIGHT = 1_048_576  # numbers: graphs up to this size are kept until the next forward pass is through
@@ -136,6 +136,14 @@ class Opening:
         with kept_graphs(), self._agreed.unheard():
             rows = Collector(self._agreed.plan, self._exchange, somewhere[-1]).run(graph, None, None)
         return rows if graph.scale == 1.0 else rows.div_(graph.scale)
+
+    def effect(self, view: View, rows: Tensor | None) -> Effect | None:
+        """What was written did to each task; None where the Gram and the weights tell, or nobody has the rows."""
+        if isinstance(view, StepGradients):
+            if view.seen_gram is not None and view.weights is not None and len(view.batches) == 1:
+                return None
+            rows = view.held if rows is None else rows
+        return None if rows is None else effect(rows, self._agreed.plan.layout, self._exchange, view.outcome.shard)
 
     def _trust(self, graph: Graph, last: bool, *, several: bool = False) -> None:
         """Try compiled parts out where several passes will run through them; once, and when graphs have changed."""

@@ -26,9 +26,11 @@ class Records:
         self._telemetry = Telemetry(run.feed.tasks)
         self._carded = False
 
-    def watch(self, step: int) -> Watch | None:
+    def watch(self, step: int, turn: int = 0) -> Watch | None:
         """Whether a step is written down, and how far the engine goes for it; the same on every rank."""
         recipe = self._run.recipe
+        if turn:  # the row is of the first
+            return None
         if recipe.geometry_every is not None and step % recipe.geometry_every == 0:
             return "passes"
         return "held" if step % recipe.log_every == 0 else None

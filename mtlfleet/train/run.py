@@ -208,7 +208,7 @@ class TrialRun:
         losses, features = [one.losses for one in forwards], [one.shared for one in forwards]
         if not after.finite:  # the step is skipped as any other with such numbers is
             losses = [{task: loss * math.nan for task, loss in one.items()} for one in losses]
-        watch = None if turn else self.records.watch(step + 1)
+        watch = self.records.watch(step + 1, turn)
         info = self.engine.step(losses, epoch=self.epoch(step), features=features, watch=watch)
         if info.skipped:
             return info
@@ -261,8 +261,7 @@ class TrialRun:
         if self.trial.recipe.keep == "best" and self.best is not None:
             self.parts.model.load_state_dict(self.best)
             chosen = self.position.best_step
-        splits = (Split.VAL, Split.TEST) if self.trial.phase == "final" else (Split.VAL,)
-        for split in splits:
+        for split in (Split.VAL, Split.TEST) if self.trial.phase == "final" else (Split.VAL,):
             found = self._measure(split)
             self.records.measured(split, found, final=True)
         self.records.ended(chosen)
