@@ -29,6 +29,7 @@ def context(evidence: Evidence, claim: Claim, pairing: Pairing, standing: Standi
         "guards_checked": list(CHECKED),
         **_asked(evidence, claim),
         "pairs_per_dataset": {d: sum(p.dataset == d for p in pairs) for d in sorted({p.dataset for p in pairs})},
+        "dataset_families": len({claim.family_of(p.dataset) for p in pairs}),
         "seeds": len({p.seed for p in pairs}),
         "effects": dataset_means(pairs) if pairs else {},
         "rho": _rho(pairs),

@@ -188,11 +188,10 @@ def _scope(evidence: Evidence, claim: Claim) -> str:
     if claim.scope == "these_datasets":
         return ""
     datasets = {d for d, _ in places(evidence, claim)}
-    return (
-        ""
-        if len(datasets) >= 2
-        else "datasets_like_these cannot be judged from one dataset; say these_datasets or add some"
-    )
+    if len({claim.family_of(d) for d in datasets}) >= 2:
+        return ""
+    few = "one dataset" if len(datasets) < 2 else "one family of datasets"
+    return f"datasets_like_these cannot be judged from {few}; say these_datasets or add some"
 
 
 def _margin(claim: Claim) -> str:

@@ -108,7 +108,7 @@ def _preflights(study: Study) -> list[Preflight]:
     return [
         preflight(
             claim,
-            datasets=len(claim.datasets or study.datasets),
+            datasets=claim.datasets or tuple(d.name for d in study.datasets),
             architectures=len(claim.architectures or study.architectures),
             seeds=len(study.seeds),
             family=families[claim.family],

@@ -178,7 +178,8 @@ def _power(draft: Draft, claim: ClaimEntry, place: Place) -> None:
     study = draft.shaped.model
     given = study.seeds
     seeds = given.count if isinstance(given, SeedRange) else len(given)
-    datasets = len(claim.datasets or study.datasets)
+    named = [d for d in claim.datasets or study.datasets if d in study.datasets]
+    datasets = len({study.datasets[d].dataset_family or d for d in named})
     strata = 1 if claim.estimand.kind == "every_task" else len(_cells_of(draft, claim))
     family = sum(c.family == claim.family for c in study.claims)
     sequential = claim.stopping.kind == "group_sequential" and len(claim.stopping.looks) == len(claim.stopping.alpha)
@@ -202,10 +203,15 @@ def _power(draft: Draft, claim: ClaimEntry, place: Place) -> None:
         weak = "can never be supported with fewer than 3" if datasets < 3 else "is weak with fewer than 6"
         draft.problems.warn(
             "W502",
-            f"claim `{claim.id}` speaks of datasets like these and has {datasets}: it {weak}",
+            f"claim `{claim.id}` speaks of datasets like these and has {datasets}{_families(datasets, len(named))}: "
+            f"it {weak}",
             place,
             help="scope: these_datasets, or more datasets",
         )
+
+
+def _families(families: int, datasets: int) -> str:
+    return f" ({datasets} of them, in {families} families)" if families < datasets else ""
 
 
 def _first_useful(needed: float, strata: int) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from mtlfleet.plan.claims import Baseline, Claim, Estimand
 from mtlfleet_analysis.evidence import Evidence, Registration, Run
@@ -119,6 +120,24 @@ def test_population_scope_asks_the_datasets_not_the_seeds() -> None:
 
 
 # --- guards
+
+
+def test_variants_of_one_dataset_are_one_observation() -> None:
+    names = ("a-1", "a-2", "a-3", "b", "c")
+    one = claim(scope="datasets_like_these")
+    kin = replace(one, dataset_families=(("a-1", "a"), ("a-2", "a"), ("a-3", "a")))
+    evidence = study([one, kin], datasets=names, effects={"ls": 0.0, "pcgrad": 3.0})
+    apart, together = verdict(one, evidence), verdict(kin, evidence)
+    means = together.detail["effects"]
+    counted = [float(np.mean([means[n] for n in names[:3]])), means["b"], means["c"]]
+    se = float(np.std(counted, ddof=1)) / math.sqrt(3)
+    assert together.effect == pytest.approx(np.mean(counted))
+    assert together.p_value == pytest.approx(float(stats.t.sf(np.mean(counted) / se, 2)))
+    assert together.n_datasets == 5 and "5 datasets (3 families)" in together.sentence
+    assert {r["analysis"] for r in together.detail["sensitivity"]} >= {"without a", "without b"}
+    assert apart.effect == pytest.approx(np.mean(list(means.values()))) and "famil" not in apart.sentence
+    alone = replace(kin, datasets=names[:3])
+    assert "one family" in verdict(alone, study([alone], datasets=names)).guards[0]
 
 
 def guard_of(found: Verdict) -> list[str]:
