@@ -34,9 +34,11 @@ def context(evidence: Evidence, claim: Claim, pairing: Pairing, standing: Standi
         "effects": dataset_means(pairs) if pairs else {},
         "rho": _rho(pairs),
         "failures": {
-            "method": sum(p.method_imputed for p in pairs),
-            "baseline": sum(p.baseline_imputed for p in pairs),
+            "method": sum(p.method_imputed for p in (*pairs, *pairing.excluded)),
+            "baseline": sum(p.baseline_imputed for p in (*pairs, *pairing.excluded)),
         },
+        "excluded": {"pairs": len(pairing.excluded), "reason": claim.failures_reason},
+        "tags": ["failures excluded"] if claim.failures == "exclude" else [],
         "budget": _budget(evidence, claim),
         "choices": [
             {"dataset": c.dataset, "architecture": c.architecture, "baseline": c.baseline, "scores": dict(c.scores)}

@@ -92,7 +92,7 @@ def main_test(
 
 
 def _others(
-    claim: Claim, pairs: Sequence[Pair], seed: int, order: Sequence[int] | None
+    claim: Claim, pairs: Sequence[Pair], seed: int, order: Sequence[int] | None, excluded: Sequence[Pair]
 ) -> Iterator[tuple[str, Sequence[Pair], ShiftTest]]:
     differences = np.array([p.difference for p in pairs])
     means = np.array(sampled_means(claim, pairs))
@@ -111,6 +111,9 @@ def _others(
         for name in names:
             rest = [p for p in pairs if claim.family_of(p.dataset) != name]
             yield f"without {name}", rest, main_test(claim, rest, seed, FEWER, order)
+    if excluded:
+        everything = sorted([*pairs, *excluded])
+        yield "failed runs scored worst", everything, main_test(claim, everything, seed, FEWER, order)
     whole = [p for p in pairs if not p.imputed]
     if len(whole) < len(pairs) and len({claim.family_of(p.dataset) for p in whole}) >= smallest:
         yield "complete cases only", whole, main_test(claim, whole, seed, FEWER, order)
@@ -123,10 +126,11 @@ def rows(
     seed: int,
     eps: float = 0.0,
     order: Sequence[int] | None = None,
+    excluded: Sequence[Pair] = (),
 ) -> tuple[Row, ...]:
     """Every other analysis at the same level."""
     found = []
-    for name, used, test in _others(claim, pairs, seed, order):
+    for name, used, test in _others(claim, pairs, seed, order, excluded):
         effect = float(np.mean(sampled_means(claim, used)))
         able = not isinstance(test, FlipTest | RankTest) or 2.0**-test.differences.size <= alpha
         found.append(Row(name, effect, claim_p(claim, test, eps), decide(claim, test, alpha, eps), able))

@@ -224,7 +224,12 @@ def _marks(verdict: Verdict) -> str:
         f" Amended: the wording locked @{a['number']} was replaced after {counted(a['runs'], 'final run')}."
         for a in verdict.detail["amended"]
     )
-    if failures["method"] or failures["baseline"]:
+    if verdict.claim.failures == "exclude":
+        text += (
+            f" Failed runs left out with their pairs: {failures['method']} of the method, "
+            f"{failures['baseline']} of the baseline ({verdict.claim.failures_reason})."
+        )
+    elif failures["method"] or failures["baseline"]:
         text += (
             f" Failed runs scored worst: {failures['method']} of the method, {failures['baseline']} of the baseline."
         )

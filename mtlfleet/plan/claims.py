@@ -91,7 +91,8 @@ class Claim:
     splits: Splits = Splits()
     datasets: tuple[str, ...] = ()  # empty: all of the study
     architectures: tuple[str, ...] = ()
-    failures: Literal["worst"] = "worst"
+    failures: Literal["worst", "exclude"] = "worst"
+    failures_reason: str = ""  # why leaving failed runs out is right; printed
     parity: Literal["required", "waived"] = "required"
     parity_reason: str = ""
     compute_tolerance: float | None = None
@@ -112,7 +113,7 @@ class Claim:
         return {name: value for name, value in asdict(self).items() if value or name not in _LATER}
 
 
-_LATER = ("dataset_families",)
+_LATER = ("dataset_families", "failures_reason")
 
 
 def claim_from(raw: dict[str, Any]) -> Claim:

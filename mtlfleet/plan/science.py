@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from mtlfleet.plan.claims import Baseline, Claim, Estimand, Kind, Splits, Stopping
 from mtlfleet.plan.claimschema import ClaimEntry, EstimandEntry
@@ -35,9 +35,12 @@ def claim_of(given: ClaimEntry, datasets: Mapping[str, DatasetEntry]) -> Claim:
     families = (
         {d: e.dataset_family for d, e in datasets.items() if d in (given.datasets or datasets)} if general else {}
     )
-    values = given.model_dump(exclude={"baseline", "estimand", "datasets", "architectures", "stopping", "splits"})
+    values = given.model_dump(
+        exclude={"baseline", "estimand", "datasets", "architectures", "stopping", "splits", "failures"}
+    )
     return Claim(
         **values,
+        failures=_failures(given),
         baseline=Baseline(best_of=tuple(given.baseline.members), sweep=given.baseline.sweep is not None),
         estimand=_estimand(given.estimand),
         stopping=Stopping(
@@ -48,6 +51,13 @@ def claim_of(given: ClaimEntry, datasets: Mapping[str, DatasetEntry]) -> Claim:
         architectures=tuple(given.architectures),
         dataset_families=tuple((d, family) for d, family in sorted(families.items()) if family and family != d),
     )
+
+
+def _failures(given: ClaimEntry) -> Literal["worst", "exclude"]:
+    """Raises ValueError for what no claim may ask for; the rules refuse it before."""
+    if given.failures == "loss_rank":
+        raise ValueError("loss_rank is refused")
+    return given.failures
 
 
 def _estimand(given: EstimandEntry) -> Estimand:

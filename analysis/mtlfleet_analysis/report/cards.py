@@ -73,7 +73,11 @@ def facts(verdict: Verdict) -> list[tuple[str, str]]:
         *([("look", _look(detail["look"]))] if detail["look"]["kind"] != "fixed" else []),
         ("pairs", ", ".join(f"{d} {n}" for d, n in detail["pairs_per_dataset"].items()) or "none"),
         ("seed correlation ρ", number(detail["rho"], 2)),
-        ("failures scored worst", f"{failures['method']} method, {failures['baseline']} baseline"),
+        (
+            "failures left out" if claim.failures == "exclude" else "failures scored worst",
+            f"{failures['method']} method, {failures['baseline']} baseline",
+        ),
+        *([("failures left out because", claim.failures_reason)] if claim.failures == "exclude" else []),
         ("tuning runs", f"{tuned} (ratio {number(budget['tuning_ratio'], 2)})"),
         ("device time ratio", number(budget["device_ratio"], 2)),
     ]

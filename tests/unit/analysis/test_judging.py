@@ -17,6 +17,7 @@ from mtlfleet.plan.claims import Baseline, Claim, Estimand
 from mtlfleet_analysis.evidence import Evidence, Registration, Run
 from mtlfleet_analysis.judging import judge_evidence
 from mtlfleet_analysis.pairing import choose_baseline, pair, swapped
+from mtlfleet_analysis.report.cards import card
 from mtlfleet_analysis.scoring import outcomes, scale_of, score
 from mtlfleet_analysis.simulation import STARTED, Design, simulate
 from mtlfleet_analysis.verdict import Verdict
@@ -281,6 +282,23 @@ def test_dropping_failures_would_have_been_wrong() -> None:
     found = verdict(claim(), study(fates=fates))
     assert found.verdict in ("refuted", "inconclusive")
     assert found.effect < 0
+
+
+def test_failures_that_are_left_out_are_tagged_and_fragile_where_it_matters() -> None:
+    fates = {("pcgrad", d, s): "diverged" for d in ("digits", "waves") for s in (0, 1)}
+    one = claim(failures="exclude", failures_reason="the power went")
+    evidence = study([one], fates=fates, effects={"ls": 0.0, "pcgrad": 3.0}, seeds=tuple(range(8)))
+    found = verdict(one, evidence)
+    assert (found.n_pairs, found.verdict, found.fragile) == (12, "supported", True)
+    assert found.title.endswith("[failures excluded]")
+    assert found.to_row()["detail"]["tags"] == ["failures excluded"]
+    assert found.detail["failures"] == {"method": 4, "baseline": 0} and found.detail["excluded"]["pairs"] == 4
+    assert "left out with their pairs: 4 of the method, 0 of the baseline (the power went)" in found.sentence
+    assert "another verdict from: failed runs scored worst" in found.sentence.lower()
+    assert "the power went" in str(card(evidence, found, 0))
+    gone = {("pcgrad", "digits", s): "diverged" for s in range(8)}
+    emptied = verdict(one, study([one], fates=gone, seeds=tuple(range(8))))
+    assert emptied.verdict == "invalid" and "left out at digits/" in emptied.guards[0]
 
 
 # --- baselines

@@ -686,6 +686,18 @@ def test_an_estimand_refuses_what_it_is_not_valid_for(study: Write, name: str) -
     assert reason in found.errors[0].notes[0]
 
 
+def test_failed_runs_are_left_out_for_a_reason_only(study: Write) -> None:
+    given = "    margin: 0.5"
+    reason = "\n    failures_reason: half of the memory was taken"
+    out = (given, given + "\n    failures: exclude")
+    assert [d.code for d in check(study(out)).errors] == ["E217"]
+    assert check(study((given, out[1] + reason))).errors == ()
+    anytime = check(study((given, out[1] + reason + "\n    stopping: {kind: anytime}")))
+    assert [d.code for d in anytime.errors] == ["E217"] and "judged once" in anytime.errors[0].message
+    ranked = check(study((given, given + "\n    failures: loss_rank")))
+    assert [d.code for d in ranked.errors] == ["E217"] and "no size that a margin" in ranked.errors[0].notes[0]
+
+
 STOPPINGS = {
     "{kind: fixed, looks: [5], alpha: [0.05]}": "belong to group_sequential",
     "{kind: group_sequential, looks: [5, 8], alpha: [0.05]}": "one alpha per look",
