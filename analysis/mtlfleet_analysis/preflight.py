@@ -22,6 +22,7 @@ from mtlfleet_analysis.signflip import Floats, sign_rows
 ASSUMED_RUN_SD = 1.0  # percentage points of one run's average change
 ASSUMED_SHARED = 0.25  # of a run's variance, shared by the methods of one seed
 ASSUMED_BETWEEN = 0.5  # spread of a method's effect over datasets, in standard deviations of a run
+ASSUMED = "assumed: 1 pp between runs of a method, no promise; runs in the store replace it"
 SIMULATED, FLIPS = 500, 1_999
 Indices = npt.NDArray[np.intp]
 
@@ -113,7 +114,7 @@ def _noise(
         return None, f"unknown in units of {claim.estimand.unit}"
     sd = ASSUMED_RUN_SD * math.sqrt(2 * (1 - ASSUMED_SHARED))
     between = ASSUMED_BETWEEN * ASSUMED_RUN_SD
-    return Noise((sd,) * (len(of) * architectures), seeds, len(set(of)), between), "assumed: 1 pp a run"
+    return Noise((sd,) * (len(of) * architectures), seeds, len(set(of)), between), ASSUMED
 
 
 def _power(claim: Claim, noise: Noise, of: Indices, planned: Sequence[tuple[int, float]], family: int) -> float:
