@@ -54,6 +54,15 @@ def browser() -> Iterator[Any]:
         running.close()
 
 
+@pytest.fixture(autouse=True)
+def _windows(request: pytest.FixtureRequest) -> Iterator[None]:
+    """An open page goes on drawing: each test closes its own."""
+    yield
+    if "browser" in request.fixturenames:
+        for context in request.getfixturevalue("browser").contexts:
+            context.close()
+
+
 def claims() -> list[Claim]:
     return [
         Claim(id="up", question="Up?", method="pcgrad", baseline=Baseline(best_of=("ls",)), margin=1.0),
@@ -263,7 +272,7 @@ def test_tables_sort_by_their_heads(browser: Any, ordinary: Path) -> None:
     assert visit.complaints == []
 
 
-@pytest.mark.parametrize("payload", PAYLOADS)
+@pytest.mark.parametrize("payload", [PAYLOADS[0], " ".join(PAYLOADS[1:])])
 def test_interactive_figures_are_a_page_of_their_own(browser: Any, tmp_path: Path, payload: str) -> None:
     """Drawn in the browser by an inlined bundle: no request and no complaint, and hostile names stay text."""
     made = hostile(payload)
