@@ -4,6 +4,7 @@
     python benchmarks/calibration.py --studies 2000 --only G7
     python benchmarks/calibration.py --markdown docs/calibration.md     also written there, results kept in its .json
     python benchmarks/calibration.py --refit STUDY_OR_STORE   the noise of its final runs; then the same goals under it
+    python benchmarks/calibration.py --refit NAME --markdown …    goes on under the noise of a study kept there already
 
 Rules and practices are measured by the same harness with the same noise; what judges is mtlfleet_analysis itself. With
 ``--markdown`` every experiment is kept as it ends: a run that is stopped goes on where it was, ``--only`` adds to what
@@ -116,9 +117,13 @@ def order(index: int) -> tuple[bool, int, int]:
 
 def main() -> int:
     given = arguments()
-    study, noise, kept = refitted(given.refit) if given.refit else (page.ASSUMED, Noise(), {})
     file = given.markdown.with_suffix(".json") if given.markdown else None
     book = json.loads(file.read_text("utf-8")) if file and file.exists() else {}
+    study, noise, kept = page.ASSUMED, Noise(), {}
+    if given.refit in book:
+        study, noise = given.refit, Noise(**book[given.refit]["noise"])
+    elif given.refit:
+        study, noise, kept = refitted(given.refit)
     section = book.setdefault(study, {"experiments": {}})
     if (section.get("noise"), section.get("seed")) != (asdict(noise), given.seed) or given.again:
         section["experiments"] = {}

@@ -29,13 +29,16 @@ def context(evidence: Evidence, claim: Claim, pairing: Pairing, standing: Standi
         "guards_checked": list(CHECKED),
         **_asked(evidence, claim),
         "pairs_per_dataset": {d: sum(p.dataset == d for p in pairs) for d in sorted({p.dataset for p in pairs})},
+        "dataset_families": len({claim.family_of(p.dataset) for p in pairs}),
         "seeds": len({p.seed for p in pairs}),
         "effects": dataset_means(pairs) if pairs else {},
         "rho": _rho(pairs),
         "failures": {
-            "method": sum(p.method_imputed for p in pairs),
-            "baseline": sum(p.baseline_imputed for p in pairs),
+            "method": sum(p.method_imputed for p in (*pairs, *pairing.excluded)),
+            "baseline": sum(p.baseline_imputed for p in (*pairs, *pairing.excluded)),
         },
+        "excluded": {"pairs": len(pairing.excluded), "reason": claim.failures_reason},
+        "tags": ["failures excluded"] if claim.failures == "exclude" else [],
         "budget": _budget(evidence, claim),
         "choices": [
             {"dataset": c.dataset, "architecture": c.architecture, "baseline": c.baseline, "scores": dict(c.scores)}

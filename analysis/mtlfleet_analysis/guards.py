@@ -72,8 +72,15 @@ def _incomplete(evidence: Evidence, claim: Claim, pairing: Pairing) -> str:
         return f"no final run of {claim.method} or {', '.join(claim.baseline.best_of)}"
     owed = sorted({f"{m}/{d}/{a}/s{s} ({state})" for m, d, a, s, state in pairing.missing})
     if not owed:
-        return ""
+        return _emptied(pairing)
     return f"{len(pairing.pairs)} of {wanted} pairs are complete; missing {_some(owed)}"
+
+
+def _emptied(pairing: Pairing) -> str:
+    """Leaving failed runs out must not leave out a place, which would be another claim."""
+    kept = {p.stratum for p in pairing.pairs}
+    gone = sorted({f"{d}/{a}" for d, a in {p.stratum for p in pairing.excluded} - kept})
+    return f"every pair has a failed run and was left out at {_some(gone)}" if gone else ""
 
 
 def _different_seeds(evidence: Evidence, claim: Claim) -> str:
@@ -188,11 +195,10 @@ def _scope(evidence: Evidence, claim: Claim) -> str:
     if claim.scope == "these_datasets":
         return ""
     datasets = {d for d, _ in places(evidence, claim)}
-    return (
-        ""
-        if len(datasets) >= 2
-        else "datasets_like_these cannot be judged from one dataset; say these_datasets or add some"
-    )
+    if len({claim.family_of(d) for d in datasets}) >= 2:
+        return ""
+    few = "one dataset" if len(datasets) < 2 else "one family of datasets"
+    return f"datasets_like_these cannot be judged from {few}; say these_datasets or add some"
 
 
 def _margin(claim: Claim) -> str:

@@ -180,8 +180,9 @@ def _measured(made: Verdict, case: Case, decision: Decision, at: int, p_adjusted
     fixed = not isinstance(test, Anytime)  # the power of a test that may go on for ever is no property of its seeds
     mean = mean_of(claim, pairs)
     low, high = test.limits(0.025) if isinstance(test, Anytime) else mean.interval(0.95)
-    others = rows(claim, pairs, own, case.seed, case.eps, case.gathered[at].order)
-    noise = Noise.of(np.array([p.difference for p in pairs]), [p.stratum for p in pairs], [p.dataset for p in pairs])
+    others = rows(claim, pairs, own, case.seed, case.eps, case.gathered[at].order, question.focus.excluded)
+    sampled = [claim.family_of(p.dataset) for p in pairs]
+    noise = Noise.of(np.array([p.difference for p in pairs]), [p.stratum for p in pairs], sampled)
     extra: dict[str, Any] = {
         "limits": list(test.limits(level)),
         "would_be": decision.answer,

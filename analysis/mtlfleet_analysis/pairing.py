@@ -48,11 +48,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Pairing:
-    """All pairs of a claim; ``missing`` names outcomes still owed: (method, dataset, architecture, seed, state)."""
+    """All pairs of a claim; ``missing`` names outcomes still owed: (method, dataset, architecture, seed, state).
+
+    ``excluded``: pairs with a failed run, where the claim declares that they are left out.
+    """
 
     pairs: tuple[Pair, ...]
     choices: tuple[Choice, ...]
     missing: tuple[tuple[str, str, str, int, str], ...]
+    excluded: tuple[Pair, ...] = ()
 
 
 def places(evidence: Evidence, claim: Claim) -> tuple[Place, ...]:
@@ -126,7 +130,9 @@ def pair(evidence: Evidence, claim: Claim) -> Pairing:
             if len(scored) == 2:
                 a, b = scored
                 pairs.append(Pair(dataset, architecture, seed, a.value, b.value, a.imputed, b.imputed))
-    return Pairing(tuple(sorted(pairs)), tuple(choices), tuple(missing))
+    left_out = {p for p in pairs if p.imputed} if claim.failures == "exclude" else set()
+    kept = tuple(sorted(p for p in pairs if p not in left_out))
+    return Pairing(kept, tuple(choices), tuple(missing), tuple(sorted(left_out)))
 
 
 def swapped(claim: Claim) -> Claim:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mtlfleet.plan.claims import Claim
 from mtlfleet.plan.streams import stream
@@ -21,7 +22,9 @@ from mtlfleet_analysis.signflip import Floats, sign_rows
 ASSUMED_RUN_SD = 1.0  # percentage points of one run's average change
 ASSUMED_SHARED = 0.25  # of a run's variance, shared by the methods of one seed
 ASSUMED_BETWEEN = 0.5  # spread of a method's effect over datasets, in standard deviations of a run
+ASSUMED = "assumed: 1 pp between runs of a method, no promise; runs in the store replace it"
 SIMULATED, FLIPS = 500, 1_999
+Indices = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -56,18 +59,29 @@ class Preflight:
 
 
 def preflight(
-    claim: Claim, *, datasets: int, architectures: int, seeds: int, family: int, pilot: Evidence | None = None
+    claim: Claim,
+    *,
+    datasets: int | Sequence[str],
+    architectures: int,
+    seeds: int,
+    family: int,
+    pilot: Evidence | None = None,
 ) -> Preflight:
-    """``pilot``: evidence that already exists; its pairs give the noise, else a run's spread is assumed to be 1 pp."""
+    """``datasets``: their names, or how many there are. ``pilot``: evidence that already exists; its pairs give the
+    noise, else a run's spread is assumed to be 1 pp.
+    """
+    names = tuple(map(str, range(datasets))) if isinstance(datasets, int) else tuple(datasets)
+    of = np.unique([claim.family_of(name) for name in names], return_inverse=True)[1]  # the family of each dataset
+    datasets = len(names)
     strata = architectures if claim.estimand.kind == "every_task" else datasets * architectures
     stopping = claim.stopping
     planned = list(zip(stopping.looks, stopping.alpha, strict=True)) or [(seeds, claim.alpha)]
     looks = tuple(Resolution(n, _smallest(claim, n, strata), alpha / family) for n, alpha in planned)
-    noise, source = _noise(claim, datasets, architectures, seeds, pilot)
+    noise, source = _noise(claim, of, architectures, seeds, pilot)
     level = claim.alpha / family
     if noise is None or claim.estimand.kind in ("every_task", "front_pref"):
         return Preflight(claim.id, looks, None, None, None, None, source)
-    power = _power(claim, noise, architectures, planned, family)
+    power = _power(claim, noise, of, planned, family)
     return Preflight(
         claim.id,
         looks,
@@ -88,22 +102,22 @@ def _smallest(claim: Claim, seeds: int, strata: int) -> float:
 
 
 def _noise(
-    claim: Claim, datasets: int, architectures: int, seeds: int, pilot: Evidence | None
+    claim: Claim, of: Indices, architectures: int, seeds: int, pilot: Evidence | None
 ) -> tuple[Noise | None, str]:
     if pilot is not None and claim.estimand.kind not in ("every_task", "front_pref"):
         pairs = pair(pilot, claim).pairs
         d = np.array([p.difference for p in pairs])
-        found = Noise.of(d, [p.stratum for p in pairs], [p.dataset for p in pairs]) if pairs else None
-        if found is not None and len(found.within) == datasets * architectures:
+        found = Noise.of(d, [p.stratum for p in pairs], [claim.family_of(p.dataset) for p in pairs]) if pairs else None
+        if found is not None and len(found.within) == len(of) * architectures:
             return found, f"{len(pairs)} pairs of this store"
     if not claim.estimand.relative:
         return None, f"unknown in units of {claim.estimand.unit}"
     sd = ASSUMED_RUN_SD * math.sqrt(2 * (1 - ASSUMED_SHARED))
     between = ASSUMED_BETWEEN * ASSUMED_RUN_SD
-    return Noise((sd,) * (datasets * architectures), seeds, datasets, between), "assumed: 1 pp a run"
+    return Noise((sd,) * (len(of) * architectures), seeds, len(set(of)), between), ASSUMED
 
 
-def _power(claim: Claim, noise: Noise, architectures: int, planned: Sequence[tuple[int, float]], family: int) -> float:
+def _power(claim: Claim, noise: Noise, of: Indices, planned: Sequence[tuple[int, float]], family: int) -> float:
     """Share of simulated studies in which the claim is supported."""
     rng = np.random.default_rng(stream(len(claim.id), f"preflight/{claim.id}"))
     truth = claim.margin if claim.alternative == "superiority" else 0.0
@@ -112,14 +126,14 @@ def _power(claim: Claim, noise: Noise, architectures: int, planned: Sequence[tup
     d = truth + tails * np.array(noise.within)[None, :, None]
     if claim.scope == "datasets_like_these":
         shifts = noise.between * rng.standard_normal((SIMULATED, noise.datasets))
-        d = d + np.repeat(shifts, architectures, axis=1)[:, :, None]
+        d = d + np.repeat(shifts[:, of], strata // len(of), axis=1)[:, :, None]
     supported = np.zeros(SIMULATED, dtype=bool)
     for seeds, alpha in planned:
-        supported |= _p_of(claim, d[:, :, :seeds], architectures) <= alpha / family
+        supported |= _p_of(claim, d[:, :, :seeds], of) <= alpha / family
     return float(supported.mean())
 
 
-def _p_of(claim: Claim, d: Floats, architectures: int) -> Floats:
+def _p_of(claim: Claim, d: Floats, of: Indices) -> Floats:
     """The claim's own p in each simulated study; ``d`` [studies, strata, seeds]."""
     sides = {
         "superiority": [d],
@@ -127,12 +141,13 @@ def _p_of(claim: Claim, d: Floats, architectures: int) -> Floats:
         "no_better_than": [claim.margin - d],
         "equivalence": [d + claim.margin, claim.margin - d],
     }[claim.alternative]
-    worst: Floats = np.max([_one_sided(claim, side, architectures) for side in sides], axis=0)
+    worst: Floats = np.max([_one_sided(claim, side, of) for side in sides], axis=0)
     return worst
 
 
-def _one_sided(claim: Claim, d: Floats, architectures: int) -> Floats:
-    means = d.mean(axis=2).reshape(len(d), -1, architectures).mean(axis=2)
+def _one_sided(claim: Claim, d: Floats, of: Indices) -> Floats:
+    by_dataset = d.mean(axis=2).reshape(len(d), len(of), -1).mean(axis=2)
+    means = np.stack([by_dataset[:, of == family].mean(axis=1) for family in sorted(set(of))], axis=1)
     if claim.scope == "datasets_like_these":
         return np.array([mean_of_means(m).above(0.0) for m in means])
     if claim.splits.kind == "resampled":

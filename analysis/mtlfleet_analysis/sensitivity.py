@@ -57,12 +57,20 @@ def dataset_means(pairs: Sequence[Pair]) -> dict[str, float]:
     return {d: float(np.mean(np.sort([np.mean(np.sort(v)) for v in by.values()]))) for d, by in sorted(found.items())}
 
 
+def sampled_means(claim: Claim, pairs: Sequence[Pair]) -> list[float]:
+    """What a t test over datasets counts: their means, averaged within each family."""
+    found: dict[str, list[float]] = {}
+    for dataset, mean in dataset_means(pairs).items():
+        found.setdefault(claim.family_of(dataset), []).append(mean)
+    return [float(np.mean(np.sort(means))) for _, means in sorted(found.items())]
+
+
 def mean_of(claim: Claim, pairs: Sequence[Pair]) -> Mean:
     """The estimate with its standard error, as the claim's scope and splits ask for."""
     if claim.scope == "datasets_like_these":
-        return mean_of_means(list(dataset_means(pairs).values()))
+        return mean_of_means(sampled_means(claim, pairs))
     if claim.splits.kind == "resampled":
-        return resampled_mean(list(dataset_means(pairs).values()), claim.splits.test_fraction or 0.0)
+        return resampled_mean(sampled_means(claim, pairs), claim.splits.test_fraction or 0.0)
     return stratified_mean([p.difference for p in pairs], [p.stratum for p in pairs])
 
 
@@ -84,10 +92,10 @@ def main_test(
 
 
 def _others(
-    claim: Claim, pairs: Sequence[Pair], seed: int, order: Sequence[int] | None
+    claim: Claim, pairs: Sequence[Pair], seed: int, order: Sequence[int] | None, excluded: Sequence[Pair]
 ) -> Iterator[tuple[str, Sequence[Pair], ShiftTest]]:
     differences = np.array([p.difference for p in pairs])
-    means = np.array(list(dataset_means(pairs).values()))
+    means = np.array(sampled_means(claim, pairs))
     if claim.scope == "datasets_like_these":
         if means.size >= 5:
             yield "sign-flip of dataset means", pairs, FlipTest.of(list(means), [0] * means.size, seed)
@@ -98,13 +106,16 @@ def _others(
             yield "stratified t", pairs, by_t
         yield "Wilcoxon signed-rank", pairs, RankTest(differences)
     smallest = 1 if claim.scope == "these_datasets" and claim.splits.kind != "resampled" else 2
-    names = sorted({p.dataset for p in pairs})
+    names = sorted({claim.family_of(p.dataset) for p in pairs})
     if len(names) > smallest:
         for name in names:
-            rest = [p for p in pairs if p.dataset != name]
+            rest = [p for p in pairs if claim.family_of(p.dataset) != name]
             yield f"without {name}", rest, main_test(claim, rest, seed, FEWER, order)
+    if excluded:
+        everything = sorted([*pairs, *excluded])
+        yield "failed runs scored worst", everything, main_test(claim, everything, seed, FEWER, order)
     whole = [p for p in pairs if not p.imputed]
-    if len(whole) < len(pairs) and len({p.dataset for p in whole}) >= smallest:
+    if len(whole) < len(pairs) and len({claim.family_of(p.dataset) for p in whole}) >= smallest:
         yield "complete cases only", whole, main_test(claim, whole, seed, FEWER, order)
 
 
@@ -115,11 +126,12 @@ def rows(
     seed: int,
     eps: float = 0.0,
     order: Sequence[int] | None = None,
+    excluded: Sequence[Pair] = (),
 ) -> tuple[Row, ...]:
     """Every other analysis at the same level."""
     found = []
-    for name, used, test in _others(claim, pairs, seed, order):
-        effect = float(np.mean(list(dataset_means(used).values())))
+    for name, used, test in _others(claim, pairs, seed, order, excluded):
+        effect = float(np.mean(sampled_means(claim, used)))
         able = not isinstance(test, FlipTest | RankTest) or 2.0**-test.differences.size <= alpha
         found.append(Row(name, effect, claim_p(claim, test, eps), decide(claim, test, alpha, eps), able))
     return tuple(found)

@@ -161,13 +161,21 @@ def _numbers(verdict: Verdict) -> str:
         p += f", {correction(verdict)} {p_text(verdict.p_adjusted)}"
     sets = verdict.n_datasets
     models = len({p[1] for p in detail["pairs"]})
-    design = f"{verdict.n_pairs} pairs, {counted(detail['seeds'], 'seed')} × {counted(sets, 'dataset')}"
+    design = (
+        f"{verdict.n_pairs} pairs, {counted(detail['seeds'], 'seed')} × {counted(sets, 'dataset')}{families(verdict)}"
+    )
     if models > 1:
         design += f" × {counted(models, 'architecture')}"
     power = ""
     if verdict.power is not None:
         power = f"; power {verdict.power:.2f} at the margin {declared(verdict.claim.margin)}"
     return f"{interval(verdict)}; {p}{_looked(verdict)}; {design}{power}"
+
+
+def families(verdict: Verdict) -> str:
+    """How many families the datasets are, where they are fewer."""
+    count = verdict.detail.get("dataset_families", verdict.n_datasets)
+    return f" ({count} {'family' if count == 1 else 'families'})" if count < verdict.n_datasets else ""
 
 
 def _looked(verdict: Verdict) -> str:
@@ -193,7 +201,8 @@ def _open(verdict: Verdict) -> str:
         return f" About {needed} seeds per dataset would decide it at the margin (now {have})."
     datasets = verdict.detail["datasets_needed"]
     if needed is None and datasets is not None:
-        return f" More seeds cannot decide it; about {datasets} datasets like these would (now {verdict.n_datasets})."
+        now = verdict.detail.get("dataset_families", verdict.n_datasets)
+        return f" More seeds cannot decide it; about {datasets} datasets like these would (now {now})."
     if needed is None:
         return " No affordable number of seeds decides it at this margin."
     return " There was power enough at the margin: the effect seems to lie between zero and the margin."
@@ -215,7 +224,12 @@ def _marks(verdict: Verdict) -> str:
         f" Amended: the wording locked @{a['number']} was replaced after {counted(a['runs'], 'final run')}."
         for a in verdict.detail["amended"]
     )
-    if failures["method"] or failures["baseline"]:
+    if verdict.claim.failures == "exclude":
+        text += (
+            f" Failed runs left out with their pairs: {failures['method']} of the method, "
+            f"{failures['baseline']} of the baseline ({verdict.claim.failures_reason})."
+        )
+    elif failures["method"] or failures["baseline"]:
         text += (
             f" Failed runs scored worst: {failures['method']} of the method, {failures['baseline']} of the baseline."
         )

@@ -50,8 +50,9 @@ class Verdict:
 
     @property
     def title(self) -> str:
-        """``supported``, or ``supported (negligible)``."""
-        return f"{self.verdict} ({self.label})" if self.label else self.verdict
+        """``supported``, or ``supported (negligible)``; what qualifies it follows in brackets."""
+        tags = "".join(f" [{tag}]" for tag in self.detail.get("tags", ()))
+        return (f"{self.verdict} ({self.label})" if self.label else self.verdict) + tags
 
     def to_row(self) -> dict[str, Any]:
         """A row of the table ``verdicts``."""

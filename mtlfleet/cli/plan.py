@@ -108,7 +108,7 @@ def _preflights(study: Study) -> list[Preflight]:
     return [
         preflight(
             claim,
-            datasets=len(claim.datasets or study.datasets),
+            datasets=claim.datasets or tuple(d.name for d in study.datasets),
             architectures=len(claim.architectures or study.architectures),
             seeds=len(study.seeds),
             family=families[claim.family],
@@ -154,6 +154,9 @@ def _ahead(study: Study, index: int, found: Preflight) -> list[str]:
         able = "can decide" if look.able else "cannot decide"
         smallest = f"smallest p {look.smallest_p:.2g}, needed {look.level:.2g}" if look.smallest_p else "a t test"
         lines.append(f"  {look.seeds} seeds: {smallest}: {able}")
+    if claim.estimand.kind in ("every_task", "front_pref"):
+        lines.append(f"  power: not computed for {claim.estimand.kind} claims, which ask several differences at once")
+        return lines
     if found.power is None:
         lines.append(f"  power: not known before the runs (noise {found.noise})")
         return lines

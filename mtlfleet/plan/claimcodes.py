@@ -114,6 +114,14 @@ CLAIM_CODES: Mapping[str, Explanation] = {
         "share of samples that each tests on, at least two of them, and a t test at one look.",
         "splits: {kind: resampled, test_fraction: 0.2}",
     ),
+    "E217": Explanation(
+        "what is done with failed runs",
+        "A run that diverged or ran out of memory is an outcome: it is scored worst. Leaving such pairs out favours "
+        "the method that fails more (where a tenth of its runs diverge, a true null is rejected up to four times too "
+        "often), so `failures: exclude` needs a reason, and the verdict, its sentence and the report carry both. Ranks "
+        "of losses have no size that a margin could bound.",
+        "failures: exclude\nfailures_reason: the machine's memory was halved during these runs",
+    ),
     "W501": Explanation(
         "the design can never support the claim",
         "The sign-flip test over n seeds on D datasets has no p-value below 2^-(nD). If that is more than "

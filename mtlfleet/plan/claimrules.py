@@ -32,6 +32,7 @@ def check_claims(draft: Draft) -> None:
         seen[claim.id] = i
         names_sound = _names(draft, claim, loc)
         _metric(draft, claim, loc)
+        _failures(draft, claim, loc)
         check_estimand(draft, claim, loc)
         check_stopping(draft, claim, loc)
         check_splits(draft, claim, loc)
@@ -103,6 +104,38 @@ def _metric(draft: Draft, claim: ClaimEntry, loc: Loc) -> None:
                 notes=["the metric has no true zero, so a percent of it depends on where its zero was put"],
                 help="kind: metric claims the difference itself",
             )
+
+
+def _failures(draft: Draft, claim: ClaimEntry, loc: Loc) -> None:
+    """E217: what may be done with failed runs."""
+    place = draft.document.value((*loc, "failures"))
+    if claim.failures == "loss_rank":
+        draft.problems.add(
+            "E217",
+            f"claim `{claim.id}`: no claim on loss_rank",
+            place,
+            notes=["a rank of losses has no size that a margin could bound, and changes with the methods in the study"],
+            help="failures: worst",
+        )
+    elif claim.failures == "exclude" and not claim.failures_reason.strip():
+        draft.problems.add(
+            "E217",
+            f"claim `{claim.id}` leaves failed runs out without a reason",
+            place,
+            caret="add `failures_reason:`",
+        )
+    elif claim.failures == "exclude" and (
+        claim.estimand.kind in ("every_task", "front_pref")
+        or claim.stopping.kind != "fixed"
+        or claim.correction == "max_t"
+    ):
+        draft.problems.add(
+            "E217",
+            f"claim `{claim.id}`: failed runs can be left out of one difference, judged once",
+            place,
+            notes=["fronts, every_task, max_t and further looks need the same pairs in all their parts"],
+            help="failures: worst",
+        )
 
 
 def _configurations(draft: Draft, method: str) -> int:
@@ -178,7 +211,8 @@ def _power(draft: Draft, claim: ClaimEntry, place: Place) -> None:
     study = draft.shaped.model
     given = study.seeds
     seeds = given.count if isinstance(given, SeedRange) else len(given)
-    datasets = len(claim.datasets or study.datasets)
+    named = [d for d in claim.datasets or study.datasets if d in study.datasets]
+    datasets = len({study.datasets[d].dataset_family or d for d in named})
     strata = 1 if claim.estimand.kind == "every_task" else len(_cells_of(draft, claim))
     family = sum(c.family == claim.family for c in study.claims)
     sequential = claim.stopping.kind == "group_sequential" and len(claim.stopping.looks) == len(claim.stopping.alpha)
@@ -202,10 +236,15 @@ def _power(draft: Draft, claim: ClaimEntry, place: Place) -> None:
         weak = "can never be supported with fewer than 3" if datasets < 3 else "is weak with fewer than 6"
         draft.problems.warn(
             "W502",
-            f"claim `{claim.id}` speaks of datasets like these and has {datasets}: it {weak}",
+            f"claim `{claim.id}` speaks of datasets like these and has {datasets}{_families(datasets, len(named))}: "
+            f"it {weak}",
             place,
             help="scope: these_datasets, or more datasets",
         )
+
+
+def _families(families: int, datasets: int) -> str:
+    return f" ({datasets} of them, in {families} families)" if families < datasets else ""
 
 
 def _first_useful(needed: float, strata: int) -> int:

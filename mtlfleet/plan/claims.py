@@ -91,18 +91,29 @@ class Claim:
     splits: Splits = Splits()
     datasets: tuple[str, ...] = ()  # empty: all of the study
     architectures: tuple[str, ...] = ()
-    failures: Literal["worst"] = "worst"
+    failures: Literal["worst", "exclude"] = "worst"
+    failures_reason: str = ""  # why leaving failed runs out is right; printed
     parity: Literal["required", "waived"] = "required"
     parity_reason: str = ""
     compute_tolerance: float | None = None
     exploratory: bool = False
+    dataset_families: tuple[tuple[str, str], ...] = ()  # (dataset, family) where they differ; for other datasets alone
+
+    def family_of(self, dataset: str) -> str:
+        """What a claim about other datasets counts: variants of one source are one observation."""
+        return dict(self.dataset_families).get(dataset, dataset)
 
     def registration(self, study_sha256: str) -> str:
         """SHA-256 over the claim, the study's science and the protocol's version: as ``claims --lock`` writes it."""
-        return digest({"claim": asdict(self), "study": study_sha256, "protocol": PROTOCOL_VERSION})
+        return digest({"claim": self.to_dict(), "study": study_sha256, "protocol": PROTOCOL_VERSION})
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """JSON values. A field of ``_LATER`` is there only where it says something: what was locked before it existed
+        keeps its hash."""
+        return {name: value for name, value in asdict(self).items() if value or name not in _LATER}
+
+
+_LATER = ("dataset_families", "failures_reason")
 
 
 def claim_from(raw: dict[str, Any]) -> Claim:
@@ -118,4 +129,5 @@ def claim_from(raw: dict[str, Any]) -> Claim:
     given["splits"] = Splits(**given.get("splits", {}))
     for name in ("datasets", "architectures"):
         given[name] = tuple(given[name])
+    given["dataset_families"] = tuple((d, f) for d, f in given.get("dataset_families", ()))
     return Claim(**given)

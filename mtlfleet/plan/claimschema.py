@@ -116,7 +116,10 @@ class ClaimEntry(Shape):
     splits: SplitsEntry = SplitsEntry()
     datasets: list[str] = []
     architectures: list[str] = []
-    failures: Literal["worst"] = "worst"
+    failures: Literal["worst", "exclude", "loss_rank"] = Field(
+        default="worst", description="failed runs are scored worst, or left out for a reason; loss_rank is refused"
+    )
+    failures_reason: Text = ""
     parity: Literal["required", "waived"] = "required"
     parity_reason: Text = ""
     compute_tolerance: Annotated[float, Gt(0), Lt(1)] | Absent = Field(

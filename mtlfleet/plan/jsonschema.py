@@ -19,13 +19,13 @@ def study_json_schema() -> dict[str, Any]:
     found: dict[str, Any] = _draft7(schema)
     definitions = found["definitions"]
     for section, kind in _SECTIONS.items():
-        base = definitions["MethodEntry" if kind == "method" else "Citizen"]
+        base = definitions[{"method": "MethodEntry", "dataset": "DatasetEntry"}.get(kind, "Citizen")]
         definitions[f"{kind}_entry"] = _citizen(base, kind)
         found["properties"][section]["patternProperties"] = {ID_PATTERN: {"$ref": f"#/definitions/{kind}_entry"}}
         found["properties"][section]["additionalProperties"] = False
     strategy = definitions["StrategyEntry"]["properties"]["use"]
     definitions["StrategyEntry"]["properties"]["use"] = {**strategy, **_names(builtin("strategy"))}
-    del definitions["MethodEntry"], definitions["Citizen"]
+    del definitions["MethodEntry"], definitions["DatasetEntry"], definitions["Citizen"]
     return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "mtlfleet study", **found}
 
 

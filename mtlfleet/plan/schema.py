@@ -72,6 +72,14 @@ class Citizen(Shape):
     label: Text | Absent = Field(default=None, description="free text, shown in the report")
 
 
+class DatasetEntry(Citizen):
+    dataset_family: Id | Absent = Field(
+        default=None,
+        description="variants of one source share a family, and a claim about datasets_like_these counts families; "
+        "default: the dataset's own id",
+    )
+
+
 class MethodEntry(Citizen):
     heads: Literal["unweighted", "weighted"] | Absent = Field(
         default=None, description="whether task parameters see their task's weight; default: as the method's source"
@@ -183,7 +191,7 @@ class StudyFile(Shape):
         default=[], description="files beside the study (./tilt.py) or dotted modules; nothing else is imported"
     )
     methods: Annotated[dict[Id, MethodEntry], MinLen(1)]
-    datasets: Annotated[dict[Id, Citizen], MinLen(1)]
+    datasets: Annotated[dict[Id, DatasetEntry], MinLen(1)]
     architectures: Annotated[dict[Id, Citizen], MinLen(1)]
     strategy: StrategyEntry = StrategyEntry()
     seeds: Seeds

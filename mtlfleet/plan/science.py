@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from mtlfleet.plan.claims import Baseline, Claim, Estimand, Kind, Splits, Stopping
 from mtlfleet.plan.claimschema import ClaimEntry, EstimandEntry
 from mtlfleet.plan.draft import Draft
 from mtlfleet.plan.place import Root, bucket_and_prefix, is_object_storage
-from mtlfleet.plan.schema import SCHEMA, Distribution, Override, SeedRange, StudyFile
+from mtlfleet.plan.schema import SCHEMA, DatasetEntry, Distribution, Override, SeedRange, StudyFile
 from mtlfleet.plan.trial import Recipe, canonical
 
 
@@ -29,11 +29,18 @@ def storage_root(path: Path, name: str, given: str | None) -> Root:
     return (path.absolute().parent / (given or f"runs/{name}")).resolve()
 
 
-def claim_of(given: ClaimEntry) -> Claim:
-    """A claim of the file as a value."""
-    values = given.model_dump(exclude={"baseline", "estimand", "datasets", "architectures", "stopping", "splits"})
+def claim_of(given: ClaimEntry, datasets: Mapping[str, DatasetEntry]) -> Claim:
+    """A claim of the file as a value; ``datasets``: those of the study, for their families."""
+    general = given.scope == "datasets_like_these"
+    families = (
+        {d: e.dataset_family for d, e in datasets.items() if d in (given.datasets or datasets)} if general else {}
+    )
+    values = given.model_dump(
+        exclude={"baseline", "estimand", "datasets", "architectures", "stopping", "splits", "failures"}
+    )
     return Claim(
         **values,
+        failures=_failures(given),
         baseline=Baseline(best_of=tuple(given.baseline.members), sweep=given.baseline.sweep is not None),
         estimand=_estimand(given.estimand),
         stopping=Stopping(
@@ -42,7 +49,15 @@ def claim_of(given: ClaimEntry) -> Claim:
         splits=Splits(kind=given.splits.kind, test_fraction=given.splits.test_fraction),
         datasets=tuple(given.datasets),
         architectures=tuple(given.architectures),
+        dataset_families=tuple((d, family) for d, family in sorted(families.items()) if family and family != d),
     )
+
+
+def _failures(given: ClaimEntry) -> Literal["worst", "exclude"]:
+    """Raises ValueError for what no claim may ask for; the rules refuse it before."""
+    if given.failures == "loss_rank":
+        raise ValueError("loss_rank is refused")
+    return given.failures
 
 
 def _estimand(given: EstimandEntry) -> Estimand:
@@ -102,7 +117,7 @@ def science_of(draft: Draft) -> dict[str, Any]:
         "include": [r.model_dump(exclude_none=True) for r in file.include],
         "overrides": [_override(o) for o in file.overrides],
         "workers": file.resources.workers,
-        "claims": [claim_of(c).to_dict() for c in file.claims],
+        "claims": [claim_of(c, file.datasets).to_dict() for c in file.claims],
     }
     plain: dict[str, Any] = json.loads(canonical(science))
     return plain

@@ -299,7 +299,7 @@ def _assemble(draft: Draft) -> Study:
         select=search.select if search else "skill",
         recipe=recipe_of(file),
         resources=Resources(**file.resources.model_dump()),
-        claims=tuple(claim_of(c) for c in file.claims),
+        claims=tuple(claim_of(c, file.datasets) for c in file.claims),
         labels=labels,
         plugins=tuple(file.plugins),
         catalogue=draft.catalogue,

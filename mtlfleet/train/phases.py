@@ -31,8 +31,13 @@ def roles(model: nn.Module) -> dict[str, str]:
     return {name: "shared" if declared is None else declared.get(name, "aux") for name in names}
 
 
-def enter(model: nn.Module, phase: Phase) -> None:
-    """Let only the parameters train whose role the phase names."""
-    frozen = phase.frozen(roles(model))
+def frozen(model: nn.Module) -> frozenset[str]:
+    """The parameters that a model, as it was built, does not train: no phase wakes them."""
+    return frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
+
+
+def enter(model: nn.Module, phase: Phase, never: frozenset[str] = frozenset()) -> None:
+    """Let only the parameters train whose role the phase names, without those in ``never``."""
+    resting = phase.frozen(roles(model)) | never
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name not in frozen)
+        parameter.requires_grad_(name not in resting)

@@ -34,7 +34,7 @@ from mtlfleet.train.feed import Feed
 from mtlfleet.train.forward import After, Passed, forward
 from mtlfleet.train.lookahead import Foresight
 from mtlfleet.train.optimizers import Optimizers, refuse_second_optimizer, rest_unreached
-from mtlfleet.train.phases import enter, phase_at
+from mtlfleet.train.phases import enter, frozen, phase_at
 from mtlfleet.train.progress import Position, Progress
 from mtlfleet.train.records import Records
 
@@ -64,6 +64,7 @@ class TrialRun:
         self.feed = Feed(train, names, recipe.global_batch, self.trial.seed, self.comm.rank, self.comm.world)
         self.phases = parts.strategy.phases(self.total)
         self.phase: Phase | None = None
+        self.frozen = frozen(parts.model)
         self.engine = GradientEngine(
             parts.model, parts.method, process_group=self.comm.group, seed=self.trial.seed, tasks=names
         )
@@ -170,7 +171,7 @@ class TrialRun:
         if self.phase is None or phase.optimizers != self.phase.optimizers:
             count = self.turns if self.parts.method.own_optimizers else 1
             self.optimizers = Optimizers(self.recipe, self.parts.model, count, phase.optimizers)
-        enter(self.parts.model, phase)
+        enter(self.parts.model, phase, self.frozen)
         self.phase = phase
 
     def _step(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "adatask": {"dominance_beta": 0.9},
     "gradvac": {"groups": "tensor"},
 }
-PLUGINS = ("./view_methods.py",)
+PLUGINS = ("./view_methods.py", "./extra_losses.py")
 HERE = Path(__file__).parent
 
 
@@ -55,6 +56,19 @@ def trial(method: str, world: int = 1, steps: int = 6, **recipe: Any) -> Trial:
         phase="final",
         world=world,
     )
+
+
+def with_extras(rank: int, world: int, root: str, scales: tuple[float, float]) -> dict[str, torch.Tensor]:
+    """The last weights of three steps with an extra loss in a task's and one after the weighting, on batches of 31:
+    ranks have unequal parts."""
+    comm = Communicator(rank, world, dist.group.WORLD if world > 1 else None)
+    drawn = spec("strategy", "extra_losses", before=scales[0], after=scales[1])
+    run = TrialRun(replace(trial("linear", world, global_batch=31), strategy=drawn), site(root), comm)
+    run.begin()
+    for _ in range(3):
+        run._step()
+    run.pause()
+    return {n: t.clone() for n, t in run.parts.model.state_dict().items()}
 
 
 def train(rank: int, world: int, methods: list[str], root: str) -> dict[str, Any]:

@@ -73,6 +73,21 @@ def test_two_ranks_resume_bit_equal(tmp_path: Path) -> None:
             assert all(torch.equal(last[n], again[n]) for n in last), (name, rank)
 
 
+def test_two_ranks_equal_one_with_extra_losses(tmp_path: Path) -> None:
+    """One before and one after the weighting, on unequal parts of each batch; either one matters for where it ends."""
+    one, none, early = (
+        rank_trials.with_extras(0, 1, str(tmp_path / name), scales)
+        for name, scales in (("one", (2.0, 3.0)), ("none", (0.0, 0.0)), ("early", (2.0, 0.0)))
+    )
+    trunk = next(n for n in one if n.startswith("trunk") and n.endswith("weight"))
+    for other in (none, early):
+        assert float((one[trunk] - other[trunk]).norm() / one[trunk].norm()) > 1e-3
+    two = crew(2, rank_trials.with_extras, str(tmp_path / "two"), (2.0, 3.0))
+    for name, mine in one.items():
+        assert torch.equal(two[0][name], two[1][name]), name
+        torch.testing.assert_close(two[0][name], mine, rtol=1e-6, atol=1e-6, msg=name)
+
+
 def test_a_method_with_moments_of_its_own_refuses_another_optimizer(tmp_path: Path) -> None:
     site = Site(tmp_path, "ranks")
     for recipe, said in (({"optimizer": "adam"}, "adam"), ({"momentum": 0.9}, "momentum 0.9")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from mtlfleet.plan.claims import Claim
 from mtlfleet_analysis.evidence import Evidence
 from mtlfleet_analysis.report import claim_figures, queries
 from mtlfleet_analysis.report.drawing import figure
@@ -66,12 +67,17 @@ def facts(verdict: Verdict) -> list[tuple[str, str]]:
             f"{asked}, α {declared(claim.alpha)}, family {claim.family} of {detail['family_size']}",
         ),
         ("scope", "these datasets" if claim.scope == "these_datasets" else "datasets like these"),
+        *([("families", _families(claim))] if claim.dataset_families else []),
         ("registration", detail["standing"]["note"]),
         *([("taken from", detail["literature"])] if detail.get("literature") else []),
         *([("look", _look(detail["look"]))] if detail["look"]["kind"] != "fixed" else []),
         ("pairs", ", ".join(f"{d} {n}" for d, n in detail["pairs_per_dataset"].items()) or "none"),
         ("seed correlation ρ", number(detail["rho"], 2)),
-        ("failures scored worst", f"{failures['method']} method, {failures['baseline']} baseline"),
+        (
+            "failures left out" if claim.failures == "exclude" else "failures scored worst",
+            f"{failures['method']} method, {failures['baseline']} baseline",
+        ),
+        *([("failures left out because", claim.failures_reason)] if claim.failures == "exclude" else []),
         ("tuning runs", f"{tuned} (ratio {number(budget['tuning_ratio'], 2)})"),
         ("device time ratio", number(budget["device_ratio"], 2)),
     ]
@@ -83,6 +89,14 @@ def facts(verdict: Verdict) -> list[tuple[str, str]]:
     if claim.parity == "waived":
         rows.append(("parity waived", claim.parity_reason or "no reason given"))
     return [*rows, ("hash", verdict.sha256[:16])]
+
+
+def _families(claim: Claim) -> str:
+    """Which datasets are variants of one, and counted once."""
+    found: dict[str, list[str]] = {}
+    for dataset, family in claim.dataset_families:
+        found.setdefault(family, []).append(dataset)
+    return "; ".join(f"{family}: {', '.join(members)}" for family, members in found.items())
 
 
 def _look(look: dict[str, Any]) -> str:

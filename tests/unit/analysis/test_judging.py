@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from mtlfleet.plan.claims import Baseline, Claim, Estimand
 from mtlfleet_analysis.evidence import Evidence, Registration, Run
 from mtlfleet_analysis.judging import judge_evidence
 from mtlfleet_analysis.pairing import choose_baseline, pair, swapped
+from mtlfleet_analysis.report.cards import card
 from mtlfleet_analysis.scoring import outcomes, scale_of, score
 from mtlfleet_analysis.simulation import STARTED, Design, simulate
 from mtlfleet_analysis.verdict import Verdict
@@ -119,6 +121,24 @@ def test_population_scope_asks_the_datasets_not_the_seeds() -> None:
 
 
 # --- guards
+
+
+def test_variants_of_one_dataset_are_one_observation() -> None:
+    names = ("a-1", "a-2", "a-3", "b", "c")
+    one = claim(scope="datasets_like_these")
+    kin = replace(one, dataset_families=(("a-1", "a"), ("a-2", "a"), ("a-3", "a")))
+    evidence = study([one, kin], datasets=names, effects={"ls": 0.0, "pcgrad": 3.0})
+    apart, together = verdict(one, evidence), verdict(kin, evidence)
+    means = together.detail["effects"]
+    counted = [float(np.mean([means[n] for n in names[:3]])), means["b"], means["c"]]
+    se = float(np.std(counted, ddof=1)) / math.sqrt(3)
+    assert together.effect == pytest.approx(np.mean(counted))
+    assert together.p_value == pytest.approx(float(stats.t.sf(np.mean(counted) / se, 2)))
+    assert together.n_datasets == 5 and "5 datasets (3 families)" in together.sentence
+    assert {r["analysis"] for r in together.detail["sensitivity"]} >= {"without a", "without b"}
+    assert apart.effect == pytest.approx(np.mean(list(means.values()))) and "famil" not in apart.sentence
+    alone = replace(kin, datasets=names[:3])
+    assert "one family" in verdict(alone, study([alone], datasets=names)).guards[0]
 
 
 def guard_of(found: Verdict) -> list[str]:
@@ -262,6 +282,23 @@ def test_dropping_failures_would_have_been_wrong() -> None:
     found = verdict(claim(), study(fates=fates))
     assert found.verdict in ("refuted", "inconclusive")
     assert found.effect < 0
+
+
+def test_failures_that_are_left_out_are_tagged_and_fragile_where_it_matters() -> None:
+    fates = {("pcgrad", d, s): "diverged" for d in ("digits", "waves") for s in (0, 1)}
+    one = claim(failures="exclude", failures_reason="the power went")
+    evidence = study([one], fates=fates, effects={"ls": 0.0, "pcgrad": 3.0}, seeds=tuple(range(8)))
+    found = verdict(one, evidence)
+    assert (found.n_pairs, found.verdict, found.fragile) == (12, "supported", True)
+    assert found.title.endswith("[failures excluded]")
+    assert found.to_row()["detail"]["tags"] == ["failures excluded"]
+    assert found.detail["failures"] == {"method": 4, "baseline": 0} and found.detail["excluded"]["pairs"] == 4
+    assert "left out with their pairs: 4 of the method, 0 of the baseline (the power went)" in found.sentence
+    assert "another verdict from: failed runs scored worst" in found.sentence.lower()
+    assert "the power went" in str(card(evidence, found, 0))
+    gone = {("pcgrad", "digits", s): "diverged" for s in range(8)}
+    emptied = verdict(one, study([one], fates=gone, seeds=tuple(range(8))))
+    assert emptied.verdict == "invalid" and "left out at digits/" in emptied.guards[0]
 
 
 # --- baselines

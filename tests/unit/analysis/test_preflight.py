@@ -17,7 +17,7 @@ def claim(**given: Any) -> Claim:
     return Claim(**{"id": "c", "margin": 1.0, **given}, method="pcgrad", baseline=Baseline(best_of=("ls",)))
 
 
-def ahead(one: Claim, datasets: int = 1, seeds: int = 10, family: int = 1, **given: Any) -> Any:
+def ahead(one: Claim, datasets: Any = 1, seeds: int = 10, family: int = 1, **given: Any) -> Any:
     return preflight(one, datasets=datasets, architectures=1, seeds=seeds, family=family, **given)
 
 
@@ -54,6 +54,15 @@ def test_the_seeds_asked_for_would_do() -> None:
     assert short.power < 0.6
     assert 9 <= short.seeds_needed <= 13
     assert ahead(claim(), seeds=short.seeds_needed).power >= 0.74
+
+
+def test_variants_of_one_dataset_are_planned_as_one() -> None:
+    general = claim(scope="datasets_like_these", margin=1.5)
+    kin = claim(scope="datasets_like_these", margin=1.5, dataset_families=(("b", "a"), ("c", "a"), ("e", "d")))
+    names = ("a", "b", "c", "d", "e", "f")
+    six, three = ahead(general, names, 10), ahead(kin, names, 10)
+    assert six.power == ahead(general, 6, 10).power
+    assert three.power == pytest.approx(ahead(general, 3, 10).power, abs=0.1) and three.power < six.power - 0.1
 
 
 def test_other_datasets_are_bought_with_datasets() -> None:

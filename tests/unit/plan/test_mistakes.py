@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from mtlfleet.errors import StudyInvalid
 from mtlfleet.plan import Study, check
+from mtlfleet.plan.claims import claim_from
 from mtlfleet.plan.codes import CODES
 from mtlfleet.plan.estimands import ESTIMANDS
 from mtlfleet.plan.problems import MAX_ERRORS, render
@@ -650,6 +652,23 @@ def test_designs_that_cannot_answer_are_warned_of(study: Write) -> None:
     assert check(study(("count: 8", "count: 5"))).warnings == ()
 
 
+def test_a_family_of_datasets_is_about_judging_and_in_no_trials_key(study: Write) -> None:
+    entry = "  toy: {use: synthetic_regression, params: {tasks: 2}}"
+    two = entry + "\n  twin: {use: synthetic_regression, params: {tasks: 2, noise: 0.3}}"
+    scope = ("scope: these_datasets", "scope: datasets_like_these")
+    plain = Study.load(study(scope, (entry, two)))
+    found = check(study(scope, (entry, two.replace("}}", "}, dataset_family: kin}"))))
+    assert [d.code for d in found.warnings] == ["W502"] and "has 1 (2 of them, in 1 families)" in found.warnings[
+        0
+    ].message
+    kin = Study.load(study(scope, (entry, two.replace("}}", "}, dataset_family: kin}"))))
+    assert kin.claims[0].dataset_families == (("toy", "kin"), ("twin", "kin"))
+    assert [t.key for t in kin.tune_trials()] == [t.key for t in plain.tune_trials()]
+    assert kin.claims[0].registration("") != plain.claims[0].registration("")
+    assert "dataset_families" not in plain.claims[0].to_dict()
+    assert claim_from(json.loads(json.dumps(kin.claims[0].to_dict()))) == kin.claims[0]
+
+
 MISFITS = {
     "safety is non-inferiority": ("{kind: every_task}", "safety claim"),
     "a front is beaten or not": ("{kind: front_pref}\n    alternative: equivalence", "superiority or no_better_than"),
@@ -665,6 +684,18 @@ def test_an_estimand_refuses_what_it_is_not_valid_for(study: Write, name: str) -
     found = check(study(("{kind: delta_m}", estimand)))
     assert [d.code for d in found.errors] == ["E211"]
     assert reason in found.errors[0].notes[0]
+
+
+def test_failed_runs_are_left_out_for_a_reason_only(study: Write) -> None:
+    given = "    margin: 0.5"
+    reason = "\n    failures_reason: half of the memory was taken"
+    out = (given, given + "\n    failures: exclude")
+    assert [d.code for d in check(study(out)).errors] == ["E217"]
+    assert check(study((given, out[1] + reason))).errors == ()
+    anytime = check(study((given, out[1] + reason + "\n    stopping: {kind: anytime}")))
+    assert [d.code for d in anytime.errors] == ["E217"] and "judged once" in anytime.errors[0].message
+    ranked = check(study((given, given + "\n    failures: loss_rank")))
+    assert [d.code for d in ranked.errors] == ["E217"] and "no size that a margin" in ranked.errors[0].notes[0]
 
 
 STOPPINGS = {

@@ -39,9 +39,11 @@ class Drawn(Strategy):
     name_of_loss: str = "loss/*"
     second: bool = False
     tap: str = "trunk"
+    frozen: bool = False
 
     def wrap(self, model, tasks):
         model.adapter = nn.Linear(8, 8)
+        next(model.trunk.parameters()).requires_grad_(not self.frozen)
         return model
 
     def extra(self, model, batch, output, ctx):
@@ -152,6 +154,17 @@ def test_phases_with_other_optimizers_resume_bit_for_bit(site: Site, tmp_path: P
         ends.append({n: p.detach().clone() for n, p in run.parts.model.named_parameters()})
         run.pause()
     assert all(torch.equal(p, ends[1][n]) for n, p in ends[0].items())
+
+
+def test_no_phase_wakes_what_the_model_froze_itself(site: Site) -> None:
+    run = begun(site, frozen=True, second=True)
+    before = {n: p.detach().clone() for n, p in run.parts.model.named_parameters()}
+    still = next(n for n in before if n.startswith("trunk"))
+    while run.position.step < 8:
+        run._step()
+    unchanged = {n for n, p in run.parts.model.named_parameters() if torch.equal(before[n], p)}
+    assert unchanged == {still}
+    run.pause()
 
 
 def test_a_tap_on_nothing_is_refused(site: Site) -> None:
