@@ -106,7 +106,8 @@ def claim_attempt(root: Root, study: str, trial: str, facts: Mapping[str, Any]) 
     """
     place = at(root)
     while True:
-        number = max((n for n, _ in layout.attempts_in(place, study, trial)), default=0) + 1
+        names = place.names(layout.trial_key(study, trial))
+        number = max([layout.retired_among(names), *(n for n, _ in layout.attempts_among(names))]) + 1
         _refuse_superseded(place, study, trial, facts)
         claim = {"attempt": number, **facts}
         if place.put_new(f"{layout.attempt_key(study, trial, number)}.json", _json(claim)):

@@ -4,6 +4,7 @@ COMMENT ON VIEW attempt_windows IS 'per attempt: rows with restored_step < step 
 COMMENT ON VIEW cut_attempts IS 'attempts whose rows count only up to valid_upto, because a later attempt restored that step';
 COMMENT ON VIEW task_gradient_pairs IS 'task_gradients with one row per pair of tasks';
 COMMENT ON VIEW task_gradient_rows IS 'task_gradients with one row per task; what is known of the step as a whole is repeated in each';
+COMMENT ON VIEW trial_states IS 'trial_summary without what has to be looked up among the metrics: a fraction of its price';
 COMMENT ON VIEW trial_summary IS 'trials with the state of their latest attempt: missing, running, done, diverged, failed, oom, lost, interrupted';
 COMMENT ON VIEW final_metrics IS 'rows of the checkpoint that validation chose, of the current trials; value is NULL when none was finite';
 COMMENT ON VIEW judged_metrics IS 'metrics with a direction that final trials measured on test';
@@ -72,8 +73,11 @@ COMMENT ON COLUMN task_gradient_rows.weight IS 'the weight its method gave it, N
 COMMENT ON COLUMN task_gradient_rows.descent IS 'product of its gradient with the update: below zero, the step hurts it (to first order)';
 COMMENT ON COLUMN task_gradient_pairs.task_i IS 'the first task';
 COMMENT ON COLUMN task_gradient_pairs.task_j IS 'the second task';
+COMMENT ON COLUMN trial_states.n_attempts IS 'attempts so far';
 COMMENT ON COLUMN trial_summary.n_attempts IS 'attempts so far';
+COMMENT ON COLUMN trial_states.state IS 'missing, running, or how the latest attempt ended';
 COMMENT ON COLUMN trial_summary.state IS 'missing, running, or how the latest attempt ended';
+COMMENT ON COLUMN trial_states.last_step IS 'largest step an ended attempt reached [step]';
 COMMENT ON COLUMN trial_summary.last_step IS 'largest step an ended attempt reached [step]';
 COMMENT ON COLUMN twins.twin IS 'the other method of the pair';
 COMMENT ON COLUMN validation_skill.n_tasks IS 'tasks with a finite value';

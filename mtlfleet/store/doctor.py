@@ -5,14 +5,18 @@ before the step their attempt restored; parts follow each other without a gap; e
 claims and ends are JSON; no row stands there twice; documents can be read; and the published file's ledger says what
 the segments' footers say. ``repair`` moves every file of a trial with a damaged segment or claim to ``quarantine/``, so
 that the next launch runs that trial again from its seed, and makes the published file anew. Nothing is deleted.
+The numbers of the attempts that were put aside are never given again: one of them may still run
+somewhere, and what it writes then has no claim, hence counts for nothing.
 Registrations under ``claims/`` are evidence: they are reported and left alone.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +40,7 @@ _IDENTITY = {
     "step_metrics": ("step", "task", "metric"),
     "task_gradients": ("step", "scope"),
 }
+_ATTEMPT = re.compile(r"attempt=(\d+)")
 _UNREADABLE = (OSError, pa.ArrowException, FleetError, stamp.Damaged)
 
 
@@ -61,14 +66,19 @@ class Examined:
 
 def examine(root: Path) -> Examined:
     """Read every file of the store once. Changes nothing; works beside a running launch."""
-    segments = layout.list_segments(root)
+    listed = layout.list_segments(root)
     claims = layout.list_claims(root)
+    retired = layout.list_retired(root)
+    known = {(c.study, c.trial, c.attempt) for c in claims}
+    segments = [  # without those of attempts that were put aside and did not know: nobody will read them
+        s for s in listed if (s.study, s.trial, s.attempt) in known or s.attempt > retired.get((s.study, s.trial), 0)
+    ]
     documents = layout.newest_documents(root)
     footers: dict[str, int] = {}
     problems = [
         *_segments(root, segments, footers),
         *_parts(segments),
-        *_claims(root, segments, claims),
+        *_claims(root, segments, claims, retired),
         *_documents(root, documents.values()),
         *_registrations(root),
     ]
@@ -84,13 +94,34 @@ def repair(root: Path, found: Examined) -> tuple[list[Path], list[Problem]]:
     """
     place = root / QUARANTINE / time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     doomed: list[Path] = []
-    for study, trial in sorted({p.trial for p in found.problems if p.trial}):
+    trials = sorted({p.trial for p in found.problems if p.trial})
+    last = {trial: _last_seen(root, *trial) for trial in trials}
+    for study, trial in trials:
         doomed += [root / layout.trial_key(study, trial), root / layout.checkpoints_key(study, trial)]
     doomed += [root / p.path for p in found.problems if p.kind == "document"]
     moved = [_move(root, path, place) for path in dict.fromkeys(doomed) if path.exists()]
+    for (study, trial), attempt in last.items():
+        word = json.dumps({"retired": attempt, "quarantine": place.relative_to(root).as_posix()})
+        Folder(root).put_new(layout.retired_key(study, trial, attempt), word.encode())
     if found.problems and not any(p.kind == "registration" for p in found.problems):
         _publish(root)  # never over a registration that cannot be read: verdicts rest on it
     return moved, list(examine(root).problems)
+
+
+def _last_seen(root: Path, study: str, trial: str) -> int:
+    """The largest attempt of which there is any trace: a claim, an end, rows, a checkpoint, the published ledger."""
+    place = Folder(root)
+    names = place.names(layout.trial_key(study, trial))
+    seen = {layout.retired_among(names), *(int(n) for n in _ATTEMPT.findall(" ".join(names)))}
+    seen |= {int(n) for n in _ATTEMPT.findall(" ".join(place.names(layout.checkpoints_key(study, trial))))}
+    try:
+        with duckdb.connect(str(root / layout.SNAPSHOT), read_only=True) as con:
+            for table in ("segments", "attempts"):
+                query = f"SELECT max(attempt) FROM {table} WHERE (study_id, trial_id) = (?, ?)"
+                seen |= {int(n) for (n,) in con.execute(query, [study, trial]).fetchall() if n is not None}
+    except duckdb.Error:  # not there, or damaged: a problem of its own
+        pass
+    return max(seen)
 
 
 def _move(root: Path, path: Path, place: Path) -> Path:
@@ -203,7 +234,12 @@ def _parts(segments: Iterable[Segment]) -> Iterator[Problem]:
             )
 
 
-def _claims(root: Path, segments: Iterable[Segment], claims: Sequence[layout.Claimed]) -> Iterator[Problem]:
+def _claims(
+    root: Path,
+    segments: Iterable[Segment],
+    claims: Sequence[layout.Claimed],
+    retired: Mapping[tuple[str, str], int],
+) -> Iterator[Problem]:
     claimed = {(c.study, c.trial, c.attempt) for c in claims}
     for study, trial, attempt in sorted({(s.study, s.trial, s.attempt) for s in segments} - claimed):
         lone = layout.attempt_key(study, trial, attempt)
@@ -222,7 +258,8 @@ def _claims(root: Path, segments: Iterable[Segment], claims: Sequence[layout.Cla
             if not path.endswith(".end.json") and not isinstance(found.get("restored_step"), int):
                 yield Problem("claim", path, "says no restored_step", where)
     for where, attempts in numbers.items():
-        if max(attempts) != len(attempts):
+        first = min(attempts)
+        if first not in (1, retired.get(where, 0) + 1) or max(attempts) - first + 1 != len(attempts):
             yield Problem("gap", layout.trial_key(*where), f"attempts {attempts}: numbers follow each other", where)
 
 

@@ -17,6 +17,7 @@ SNAPSHOT = "results.duckdb"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _CLAIM = re.compile(r"attempt=(\d+)\.json")
+_RETIRED = re.compile(r"retired=(\d+)\.json")
 _PART = re.compile(r"([a-z_]+)-(\d{6,})\.parquet")
 _CHECKPOINT = re.compile(r"step=(\d{9,})-attempt=(\d+)")
 
@@ -50,6 +51,11 @@ def checkpoints_key(study: str, trial: str) -> str:
 def checkpoint_key(study: str, trial: str, step: int, attempt: int) -> str:
     """Where a finished checkpoint appears."""
     return f"{checkpoints_key(study, trial)}/step={step:09d}-attempt={attempt}"
+
+
+def retired_key(study: str, trial: str, attempt: int) -> str:
+    """Says that attempts up to this one were put aside; their numbers are never given again."""
+    return f"{trial_key(study, trial)}/retired={attempt}.json"
 
 
 def logs_key(trial: str) -> str:
@@ -113,6 +119,11 @@ def attempts_among(names: Iterable[str]) -> list[tuple[int, bool]]:
     return [(n, f"attempt={n}.end.json" in names) for n in numbers]
 
 
+def retired_among(names: Iterable[str]) -> int:
+    """The largest number of an attempt that was put aside, 0 for none, from the names in a trial's folder."""
+    return max((int(found[1]) for found in map(_RETIRED.fullmatch, names) if found), default=0)
+
+
 def attempts_in(place: Place, study: str, trial: str) -> list[tuple[int, bool]]:
     """(attempt, ended) of one trial, by attempt."""
     return attempts_among(place.names(trial_key(study, trial)))
@@ -163,6 +174,16 @@ def list_claims(root: Path) -> list[Claimed]:
         for trial, path in _keyed(folder, "trial")
         for attempt, ended in attempts_among(entry.name for entry in entries(path))
     ]
+
+
+def list_retired(root: Path) -> dict[tuple[str, str], int]:
+    """(study, trial) -> ``retired_among``, of those that have some."""
+    return {
+        (name, trial): number
+        for name, folder in _keyed(root / "segments", "study")
+        for trial, path in _keyed(folder, "trial")
+        if (number := retired_among(entry.name for entry in entries(path)))
+    }
 
 
 def claimed(segments: Iterable[Segment], claims: Iterable[Claimed]) -> list[Segment]:

@@ -49,10 +49,9 @@ SELECT study_id, trial_id, attempt, step, scope, tasks[k] AS task, losses[k] AS 
        descents[k] AS descent, min_descent, conflict_fraction, update_norm, norm_to_sum, gram_condition, status
 FROM places;
 
-CREATE OR REPLACE VIEW trial_summary AS
-WITH drawn AS (
-  SELECT study_id, trial_id, max(value)::BIGINT AS samples FROM metrics WHERE metric = 'samples' GROUP BY study_id, trial_id
-), runs AS (
+-- Without `samples`, for which every row of the metrics is looked at: what the leaderboard and all below rest on.
+CREATE OR REPLACE VIEW trial_states AS
+WITH runs AS (
   SELECT study_id, trial_id, count(*) AS n_attempts, arg_max(coalesce(state, 'running'), attempt) AS state,
          arg_max(exit_reason, attempt) AS exit_reason, max(last_step) AS last_step,
          sum(train_s) FILTER (isfinite(train_s)) AS train_s, sum(device_s) FILTER (isfinite(device_s)) AS device_s,
@@ -61,8 +60,14 @@ WITH drawn AS (
 )
 SELECT t.study_id, t.trial_id, t.label, t.phase, t.method, t.method_use, t.dataset, t.architecture, t.task, t.tasks, t.seed,
        t.config_index, t.params, coalesce(r.state, 'missing') AS state, r.exit_reason, coalesce(r.n_attempts, 0) AS n_attempts,
-       r.last_step, t.steps, r.train_s, r.device_s, r.started_at, r.ended_at, d.samples
-FROM trials t LEFT JOIN runs r USING (study_id, trial_id) LEFT JOIN drawn d USING (study_id, trial_id);
+       r.last_step, t.steps, r.train_s, r.device_s, r.started_at, r.ended_at
+FROM trials t LEFT JOIN runs r USING (study_id, trial_id);
+
+CREATE OR REPLACE VIEW trial_summary AS
+WITH drawn AS (
+  SELECT study_id, trial_id, max(value)::BIGINT AS samples FROM metrics WHERE metric = 'samples' GROUP BY study_id, trial_id
+)
+SELECT t.*, d.samples FROM trial_states t LEFT JOIN drawn d USING (study_id, trial_id);
 
 -- The conventions of each trial's latest attempt that took a step; json keys as in docs/methods.md.
 CREATE OR REPLACE VIEW run_cards AS
@@ -95,7 +100,7 @@ SELECT t.study_id, t.dataset, t.architecture, j.task, j.metric,
        avg(f.value ORDER BY f.value) FILTER (isfinite(f.value) AND t.state = 'done') AS value,
        count(*) FILTER (isfinite(f.value) AND t.state = 'done') AS n_seeds, count(*) AS n_trials,
        count(*) FILTER (isfinite(f.value) AND t.state = 'done') = count(*) AS complete
-FROM trial_summary t
+FROM trial_states t
 JOIN judged_metrics j ON (j.study_id, j.dataset, j.architecture, j.task) = (t.study_id, t.dataset, t.architecture, t.task)
 LEFT JOIN final_metrics f ON (f.study_id, f.trial_id, f.task, f.metric) = (t.study_id, t.trial_id, j.task, j.metric)
      AND f.split = 'test'
@@ -106,7 +111,7 @@ CREATE OR REPLACE VIEW delta_terms AS
 SELECT t.study_id, t.dataset, t.architecture, t.method, t.seed, t.trial_id, j.task, j.metric, j.direction, f.value,
        r.value AS reference,
        100 * (CASE j.direction WHEN 'max' THEN 1 ELSE -1 END) * (f.value - r.value) / nullif(abs(r.value), 0) AS improvement_pct
-FROM trial_summary t
+FROM trial_states t
 JOIN judged_metrics j ON (j.study_id, j.dataset, j.architecture) = (t.study_id, t.dataset, t.architecture)
      AND (t.task = '*' OR t.task = j.task) AND j.scale = 'ratio'
 LEFT JOIN final_metrics f ON (f.study_id, f.trial_id, f.task, f.metric) = (t.study_id, t.trial_id, j.task, j.metric)
@@ -119,7 +124,7 @@ CREATE OR REPLACE VIEW delta_m AS
 WITH runs AS (
   SELECT study_id, dataset, architecture, method, any_value(method_use) AS method_use, seed,
          CASE WHEN bool_or(task <> '*') THEN NULL ELSE any_value(trial_id) END AS trial_id, bool_and(state = 'done') AS done
-  FROM trial_summary WHERE phase = 'final' GROUP BY study_id, dataset, architecture, method, seed
+  FROM trial_states WHERE phase = 'final' GROUP BY study_id, dataset, architecture, method, seed
 ), expected AS (
   SELECT study_id, dataset, architecture, count(*) AS n_expected FROM judged_metrics WHERE scale = 'ratio' GROUP BY ALL
 ), by_task AS (
@@ -141,13 +146,13 @@ LEFT JOIN flat f USING (study_id, dataset, architecture, method, seed);
 
 CREATE OR REPLACE VIEW leaderboard AS
 WITH cells AS (
-  SELECT study_id, dataset, architecture, method, unnest(tasks) AS task, state FROM trial_summary WHERE phase = 'final'
+  SELECT study_id, dataset, architecture, method, unnest(tasks) AS task, state FROM trial_states WHERE phase = 'final'
 ), counts AS (
   SELECT study_id, dataset, architecture, method, task, count(*) AS n_trials,
          count(*) FILTER (state IN ('failed', 'oom', 'lost')) AS n_failed, count(*) FILTER (state = 'diverged') AS n_diverged
   FROM cells GROUP BY ALL
 ), finals AS (
-  SELECT f.* FROM final_metrics f JOIN trial_summary t USING (study_id, trial_id)
+  SELECT f.* FROM final_metrics f JOIN trial_states t USING (study_id, trial_id)
   WHERE f.phase = 'final' AND f.split = 'test' AND t.state = 'done' AND isfinite(f.value)
 ), metric_rows AS (
   SELECT c.study_id, c.dataset, c.architecture, c.method, c.task, j.metric, j.unit, j.direction, count(f.value) AS n_seeds,
@@ -161,7 +166,7 @@ WITH cells AS (
 ), totals AS (
   SELECT study_id, dataset, architecture, method, count(*) FILTER (state IN ('failed', 'oom', 'lost')) AS n_failed,
          count(*) FILTER (state = 'diverged') AS n_diverged
-  FROM trial_summary WHERE phase = 'final' GROUP BY ALL
+  FROM trial_states WHERE phase = 'final' GROUP BY ALL
 ), deltas AS (
   SELECT study_id, dataset, architecture, method, complete, 'delta_m_pct' AS metric, delta_m_pct AS value
   FROM delta_m WHERE n_expected > 0
@@ -199,7 +204,7 @@ SELECT t.study_id, t.trial_id, t.phase, t.method, t.dataset, t.architecture, t.t
          FILTER (isfinite(f.value) AND isfinite(d.chance) AND isfinite(m.best)) AS skill,
        count(*) FILTER (isfinite(f.value)) AS n_tasks,
        any_value(t.state) = 'done' AND count(*) FILTER (isfinite(f.value)) = any_value(len(t.tasks)) AS complete
-FROM trial_summary t
+FROM trial_states t
 JOIN task_defs d ON (d.study_id, d.dataset) = (t.study_id, t.dataset) AND list_contains(t.tasks, d.task)
 JOIN metric_defs m ON m.study_id = t.study_id AND m.metric = d.primary_metric
 LEFT JOIN final_metrics f ON (f.study_id, f.trial_id, f.task, f.metric) = (t.study_id, t.trial_id, d.task, d.primary_metric)
@@ -219,7 +224,7 @@ SELECT study_id, phase, method, dataset, architecture, count(*) AS total,
        count(*) FILTER (state = 'failed') AS failed, count(*) FILTER (state = 'oom') AS oom,
        count(*) FILTER (state = 'lost') AS lost, count(*) FILTER (state = 'interrupted') AS interrupted,
        count(*) FILTER (state = 'running') AS running, count(*) FILTER (state = 'missing') AS missing
-FROM trial_summary GROUP BY ALL;
+FROM trial_states GROUP BY ALL;
 
 CREATE OR REPLACE VIEW budget AS
 SELECT study_id, phase, method, dataset, architecture, count(*) AS trials, count(DISTINCT config_index) AS configurations,
@@ -242,7 +247,7 @@ WITH measured AS (
   SELECT t.study_id, t.phase, t.dataset, t.architecture, t.task, t.seed, t.method, t.world_size, r.n, r.trace,
          CASE t.phase WHEN 'tune' THEN t.config_index END AS config_index,
          concat(t.config->>'recipe', t.config->>'dataset', t.config->>'architecture', t.config->>'strategy') AS recipe
-  FROM trials t JOIN trial_summary s USING (study_id, trial_id, method, config_index) JOIN traces r USING (study_id, trial_id)
+  FROM trials t JOIN trial_states s USING (study_id, trial_id, method, config_index) JOIN traces r USING (study_id, trial_id)
   WHERE s.state IN ('done', 'diverged')
 )
 SELECT a.study_id, a.phase, a.dataset, a.architecture, a.method, b.method AS twin,
@@ -261,6 +266,6 @@ SELECT m['schema_version']::INTEGER AS schema_version, m['mtlfleet_version'] AS 
        coalesce(m['pending_segments']::BIGINT, 0) AS pending_segments,
        coalesce(m['damaged_segments']::BIGINT, 0) AS damaged_segments,
        (SELECT count(*) FROM segments) AS ingested_segments,
-       (SELECT count(*) FROM trial_summary WHERE state = 'running') AS running_trials,
+       (SELECT count(*) FROM trial_states WHERE state = 'running') AS running_trials,
        (SELECT count(*) FROM segments s ANTI JOIN attempts a USING (study_id, trial_id, attempt)) AS segments_without_claim
 FROM facts;

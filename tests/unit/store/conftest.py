@@ -48,9 +48,11 @@ def measured(trial: str, task: str, metric: str) -> float:
     return base if metric == "accuracy" else 1.0 - base
 
 
-def write_trial(root: Path, row: dict[str, Any], *, spoil: tuple[str, str] | None = None, state: str = "done") -> None:
+def write_trial(
+    root: Path, row: dict[str, Any], *, spoil: tuple[str, str] | None = None, state: str = "done", study: str = "s"
+) -> None:
     writer = AttemptWriter.claim(
-        root, "s", row["trial_id"], restored_step=0, restored_checkpoint=None, world_size=1, facts={"node": "n1"}
+        root, study, row["trial_id"], restored_step=0, restored_checkpoint=None, world_size=1, facts={"node": "n1"}
     )
     for task in row["tasks"]:
         for step in (5, 10):
@@ -70,14 +72,14 @@ def write_trial(root: Path, row: dict[str, Any], *, spoil: tuple[str, str] | Non
     writer.close(state, "why" if state != "done" else "", 10, 2.0, 4.0)
 
 
-def write_documents(root: Path, rows: list[dict[str, Any]]) -> None:
-    write_document(root, "s", "studies", [{"title": "a study", "spec": {"x": 1}, "spec_sha256": "1"}])
-    write_document(root, "s", "trials", rows)
+def write_documents(root: Path, rows: list[dict[str, Any]], study: str = "s") -> None:
+    write_document(root, study, "studies", [{"title": "a study", "spec": {"x": 1}, "spec_sha256": "1"}])
+    write_document(root, study, "trials", rows)
     facts = {"dataset": "d", "kind": "classification", "outputs": 2, "primary_metric": "accuracy", "chance": 0.5}
-    write_document(root, "s", "task_defs", [{**facts, "task": task} for task in TASKS])
+    write_document(root, study, "task_defs", [{**facts, "task": task} for task in TASKS])
     defs = (("accuracy", "max", 1.0), ("error", "min", 0.0), ("loss", "none", 0.0))
     write_document(
-        root, "s", "metric_defs",
+        root, study, "metric_defs",
         [{"metric": m, "unit": "fraction", "direction": d, "scale": "ratio", "best": b} for m, d, b in defs],
     )  # fmt: skip
 

@@ -112,6 +112,42 @@ def test_damage_is_found_and_its_trial_runs_again(store: Path, damage: Callable[
     assert open_store(store).rows("SELECT * FROM metrics ORDER BY ALL") == before
 
 
+@pytest.mark.parametrize("seen_in", ["claims", "ledger"])
+def test_the_numbers_of_what_was_put_aside_are_not_given_again(tmp_path: Path, seen_in: str) -> None:
+    """An attempt of a quarantined trial still runs elsewhere: neither its rows nor its end pass for the new one's."""
+
+    def claim() -> AttemptWriter:
+        return AttemptWriter.claim(tmp_path, "s", "ls0", restored_step=0, restored_checkpoint=None, world_size=1)
+
+    def measure(writer: AttemptWriter, value: float) -> None:
+        writer.metric(1, 0.5, "val", "a", "accuracy", value)
+        writer.flush()
+
+    zombie = claim()
+    measure(zombie, 0.25)
+    with Ingester(tmp_path) as ingester:
+        ingester.run_once()
+    if seen_in == "claims":
+        cut(tmp_path)
+    else:
+        shutil.rmtree(tmp_path / TRIAL)
+    moved, left = repair(tmp_path, examine(tmp_path))
+    assert left == [] and len(moved) == (seen_in == "claims")
+    measure(zombie, 0.25)
+    assert trial_state(tmp_path, "s", "ls0") == "missing"
+    fresh = claim()
+    zombie.close("done", last_step=1)
+    assert trial_state(tmp_path, "s", "ls0") == "running"
+    measure(fresh, 0.75)
+    fresh.close("done", last_step=1)
+    assert (fresh.attempt, claim().attempt) == (2, 3)
+    assert examine(tmp_path).problems == ()
+    for _ in range(2):  # live, and folded in
+        assert open_store(tmp_path).rows("SELECT attempt, value FROM metrics_all") == [{"attempt": 2, "value": 0.75}]
+        with Ingester(tmp_path) as ingester:
+            ingester.run_once()
+
+
 def test_every_flipped_bit_is_found(store: Path) -> None:
     """One byte in 61 stands for all: header, pages, stamp and footer."""
     path = writable(store / METRICS)

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -254,33 +255,52 @@ def test_an_ingester_survives_a_full_disk(tiny_disk: Path) -> None:
         assert con.execute("SELECT count(*) FROM metrics").fetchone() == (4000,)
 
 
+FOLD = """
+import sys
+from pathlib import Path
+from mtlfleet.store import Ingester
+root, private = map(Path, sys.argv[1:])
+with Ingester(root, work=private) as ingester:
+    while not (root / "over").exists():
+        ingester.run_once()
+        ingester.publish()
+        print("round", flush=True)
+    ingester.run_once()
+    ingester.publish()
+"""
+
+
 def test_two_ingesters_at_once_only_waste_work(tmp_path: Path) -> None:
-    seen: list[BaseException] = []
-
-    def fold(private: Path) -> None:
-        try:
-            with Ingester(tmp_path, work=private) as ingester:
-                for _ in range(6):
-                    ingester.run_once()
-                    ingester.publish()
-        except BaseException as error:
-            seen.append(error)
-
-    threads = [threading.Thread(target=fold, args=(tmp_path / f".work-host{n}.duckdb",)) for n in range(2)]
-    for thread in threads:
-        thread.start()
-    for n in range(8):
-        filled(tmp_path, f"t{n}")
-        rows = Store(tmp_path).rows("SELECT count(*) AS n FROM metrics")[0]["n"]
-        assert rows == 5 * (n + 1)
-    for thread in threads:
-        thread.join()
-    assert seen == []
+    """Two processes, as on two hosts, fold the same segments in and publish over each other."""
+    filled(tmp_path, "t0")
+    private = [tmp_path / f".work-host{n}.duckdb" for n in range(2)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", FOLD, str(tmp_path), str(p)], stdout=subprocess.PIPE, text=True)
+        for p in private
+    ]
+    try:
+        for n in range(1, 5):
+            filled(tmp_path, f"t{n}")
+            for process in processes:  # both are at it: a round of each for every trial, at least
+                assert process.stdout is not None and process.stdout.readline() == "round\n"
+            rows = Store(tmp_path).rows("SELECT count(*) AS n FROM metrics")[0]["n"]
+            assert rows == 5 * (n + 1)
+        (tmp_path / "over").touch()
+        for process in processes:
+            process.communicate(timeout=120)
+        assert [process.returncode for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
     assert check(tmp_path) == []
+    for path in (*private, tmp_path / "results.duckdb"):
+        with duckdb.connect(str(path), read_only=True) as con:
+            assert con.execute("SELECT count(*) FROM metrics_all").fetchone() == (25,), path
     with Ingester(tmp_path) as third:  # starts from the published copy
         third.run_once()
         third.publish()
-    assert Store(tmp_path).rows("SELECT count(*) AS n FROM metrics_all")[0]["n"] == 40
+    assert Store(tmp_path).rows("SELECT count(*) AS n FROM metrics_all")[0]["n"] == 25
 
 
 def test_many_writers_and_readers_beside_an_ingester(tmp_path: Path) -> None:

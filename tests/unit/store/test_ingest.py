@@ -6,12 +6,14 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import duckdb
 import pytest
 
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
-from mtlfleet.store import Ingester, Store, register_claim, write_document
+from mtlfleet.store import Ingester, Store, digest, register_claim, write_document
+from mtlfleet.store.query import guarded
 from mtlfleet.store.schema import ALL_TABLES
 from mtlfleet.store.workfile import path_in
 
@@ -106,6 +108,43 @@ def test_a_second_ingester_is_told_to_wait(make_study: Callable[..., Path]) -> N
         first.run_once()
     with Ingester(root) as second:
         assert second.run_once() == 0
+
+
+def test_two_studies_in_one_store_are_kept_apart(tmp_path: Path, small: ModuleType) -> None:
+    """With trials of the same names, one of them spoiled in one study, folded in by turns: each answers as if alone."""
+    rows, both = small.trial_rows(("stl", "ls")), tmp_path / "both"
+    alone = {study: tmp_path / study for study in ("s", "u")}
+
+    def write(root: Path, study: str, row: dict[str, Any]) -> None:
+        spoilt = study == "u" and row["trial_id"] == "ls1"
+        small.write_trial(root, row, spoil=("a", "error") if spoilt else None, study=study)
+
+    for study, root in alone.items():
+        small.write_documents(root, rows, study)
+        small.write_documents(both, rows, study)
+        for row in rows:
+            write(root, study, row)
+    with Ingester(both) as ingester:
+        for n, row in enumerate(rows):
+            for study in alone:
+                write(both, study, row)
+                if n % 2:
+                    ingester.run_once()
+        ingester.publish()
+    for study, root in alone.items():
+        with Store(both).session() as asked, Store(root).session() as expected:
+            for view in (*VIEWS, "metrics", "step_metrics"):
+                timed = {"metrics": "logged_at", "trial_summary": "started_at, ended_at"}.get(view)
+                columns = f"* EXCLUDE ({timed})" if timed else "*"
+                query = f"SELECT {columns} FROM {view} WHERE study_id = '{study}' ORDER BY ALL"
+                found = list(map(repr, asked.sql(query).to_pylist()))  # repr: NaN equals NaN
+                assert found and found == list(map(repr, expected.sql(query).to_pylist())), (study, view)
+    digests = {study: digest(Store(both), study) for study in alone}
+    assert digests == {study: digest(Store(root), study) for study, root in alone.items()}
+    assert digests["s"] != digests["u"]
+    query = "SELECT study_id, sum(n_nonfinite)::INTEGER AS n FROM final_metrics GROUP BY ALL ORDER BY ALL"
+    with guarded(both, query) as answer:  # as `mtlfleet sql` asks
+        assert answer.reader.read_all().to_pylist() == [{"study_id": "s", "n": 0}, {"study_id": "u", "n": 1}]
 
 
 def test_a_torn_segment_is_named_and_nothing_is_lost(make_study: Callable[..., Path]) -> None:
