@@ -17,18 +17,31 @@ from mtlfleet.engine.discovery import Reach
 from mtlfleet.engine.elementwise import Make
 from mtlfleet.engine.exchange import Exchange
 from mtlfleet.engine.gradients import Losses, Step, Weights
-from mtlfleet.engine.info import StepInfo
+from mtlfleet.engine.info import StepInfo, made, reported
 from mtlfleet.engine.microbatches import refuse_accumulation
-from mtlfleet.engine.modules import check_options, cut_shared, declared, refuse_rows, refuse_wrappers
+from mtlfleet.engine.modules import (
+    batches_of,
+    check_options,
+    cut_shared,
+    declared,
+    expect_batches,
+    refuse_rows,
+    refuse_unweighted,
+    refuse_wrappers,
+)
 from mtlfleet.engine.opening import Opening, View
 from mtlfleet.engine.outcome import NonFinite
 from mtlfleet.engine.representation import Shown
 from mtlfleet.engine.scaling import LossScale
-from mtlfleet.engine.sharded import Options, ShardedOptimizer
+from mtlfleet.engine.sharded import Options, ShardedOptimizer, refuse_cutting
 from mtlfleet.engine.skips import Skips
 from mtlfleet.engine.views import StepGradients
 from mtlfleet.engine.watching import Effect, Watch
 from mtlfleet.errors import EngineRefused
+
+Batches = Sequence[Mapping[str, Tensor]]
+Features = Tensor | Sequence[Tensor | None] | None
+Prepared = tuple[list[Losses], list[list[bool]]]  # each batch's mean losses; which tasks are there on some rank
 
 
 class GradientEngine:
@@ -124,10 +137,10 @@ class GradientEngine:
 
     def step(
         self,
-        losses: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]],
+        losses: Mapping[str, Tensor] | Batches,
         *,
         epoch: int = 0,
-        features: Tensor | Sequence[Tensor | None] | None = None,
+        features: Features = None,
         watch: Watch | None = None,
     ) -> StepInfo:
         """Fill ``.grad`` of every parameter that a loss reaches, averaged over ranks and balanced by the method.
@@ -143,7 +156,7 @@ class GradientEngine:
         """
         before = self._micro.sent_before if self._micro.open else self.exchange.bytes_sent
         batches = [losses] if isinstance(losses, Mapping) else list(losses)
-        self._expect(len(batches))
+        expect_batches(self.method, len(batches))
         at = Step(self.steps, epoch, self.seed)
         alone = len(batches) == 1 and not self._micro.open
         told, somewhere = self._prepare(batches, features, ahead=alone and not self._stale(at))
@@ -169,24 +182,15 @@ class GradientEngine:
         if self._sharded is not None and grads.outcome.shard is not None:
             self._sharded.take(self._agreed.plan, grads.outcome.shard, norm)
         self.skips.took()
-        info = self._info(grads, norm, status, before, label, seen=seen)
+        info = self._info(grads, before, seen, update_norm=norm, status=status, approximation=label, skipped=False)
         self.scale.update(overflowed=False)
         if contest is not None and grads.way != "weighted":
             contest.end()
         return info
 
-    def _prepare(
-        self,
-        batches: Sequence[Mapping[str, Tensor]],
-        features: Tensor | Sequence[Tensor | None] | None,
-        *,
-        ahead: bool = False,
-    ) -> tuple[list[Losses], list[list[bool]]]:
+    def _prepare(self, batches: Batches, features: Features, *, ahead: bool = False) -> Prepared:
         """``ahead``: the method will look at this one batch's task gradients as at the last step's."""
-
-        def say(said: Tensor, changed: bool) -> Tensor:
-            return self._opening.say(batches[0], said, changed) if ahead else self.exchange.mean(said)
-
+        say = self._opening.speaker(batches[0], ahead)
         found = self._agreed.prepare(batches, self._shown.take(features, len(batches)), say)
         if self.state is None:
             self.state = self.method.init(len(self.tasks))
@@ -211,7 +215,7 @@ class GradientEngine:
         if self._sharded is not None:
             self._sharded.zero_grad()
         self.skips.count()
-        info = self._info(grads, 0.0, reason, before, skipped=True)
+        info = self._info(grads, before, None, update_norm=0.0, status=reason, approximation=None, skipped=True)
         self.scale.update(overflowed=True)
         self.skips.enforce(at.number, reason)
         return info
@@ -240,7 +244,7 @@ class GradientEngine:
     @property
     def batches(self) -> int:
         """How many batches' losses a step takes."""
-        return int(getattr(self.method, "batches", 1))
+        return batches_of(self.method)
 
     @property
     def observes(self) -> bool:
@@ -262,53 +266,20 @@ class GradientEngine:
         if torch.isfinite(after).all():
             self.state = self.method.observe(self._before, after, self.state, Step(self.steps - 1, epoch, self.seed))
 
-    def _expect(self, given: int) -> None:
-        if given != self.batches:
-            raise ValueError(
-                f"method {self.method.name!r} takes losses of {self.batches} batches in a step; found {given}"
-            )
-
     def _remember(self, grads: View) -> None:
         """What the next step may use again: weights, and the rows' memory where no method can have kept it."""
         if self.every > 1:
             if grads.weights is None:
-                raise EngineRefused(
-                    f"every={self.every} reuses a step's task weights, and method {self.method.name!r} has none",
-                    help="leave `every` out, or take a method that weights tasks",
-                )
+                refuse_unweighted(self.method, self.every)
             self._weights = Weights(grads.weights)
         self._opening.keep(grads)
 
-    def _info(
-        self,
-        view: View,
-        norm: float,
-        status: str,
-        before: int,
-        label: str | None = None,
-        *,
-        skipped: bool = False,
-        seen: Effect | None = None,
-    ) -> StepInfo:
-        if label is None and view.seen_gram is not None:
-            label = self._approximate
-        report = getattr(self.method, "report", None)
-        return StepInfo(
-            tasks=self.tasks,
-            losses=view.losses,
-            weights=view.weights,
-            gram=seen.gram if view.seen_gram is None and seen is not None else view.seen_gram,
-            descents=None if seen is None else seen.descents,
-            update_norm=norm,
-            status=status,
-            skipped=skipped,
-            bytes_sent=self.exchange.bytes_sent - before,
-            backward=self._agreed.told(view.way),
-            approximation=label,
-            loss_scale=self.scale.scale,
-            skips=self.skips.in_a_row,
-            report={} if skipped or report is None else report(self.state),
-        )
+    def _info(self, view: View, before: int, seen: Effect | None, **facts: Any) -> StepInfo:
+        if facts["approximation"] is None and view.seen_gram is not None:
+            facts["approximation"] = self._approximate
+        report = {} if facts["skipped"] else reported(self.method, self.state)
+        facts |= {"loss_scale": self.scale.scale, "skips": self.skips.in_a_row}
+        return made(view, self._agreed, report, seen, bytes_sent=self.exchange.bytes_sent - before, **facts)
 
     def sharded_optimizer(self, make: Make, *, options: Options | None = None) -> ShardedOptimizer:
         """An optimizer that keeps 1/W of its state for the shared parameters on each rank (ZeRO stage 1).
@@ -321,11 +292,7 @@ class GradientEngine:
         """
         if self._sharded is not None:
             raise EngineRefused("this engine's gradients go to a sharded optimizer already: it has one")
-        if getattr(self.method, "shared_norm", None) is not None:
-            raise EngineRefused(
-                f"method {self.method.name!r} cuts the shared gradient, which a sharded optimizer keeps in shards",
-                help="leave the method's shared_norm out, and use engine.clip_",
-            )
+        refuse_cutting(self.method)
         self._sharded = ShardedOptimizer(self.model, self.exchange, make, options)
         self._opening.keeps_shard = True
         return self._sharded

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from mtlfleet.engine.agreement import Agreement
+    from mtlfleet.engine.opening import View
+    from mtlfleet.engine.watching import Effect
 
 
 @dataclass(frozen=True)
@@ -54,3 +60,23 @@ class StepInfo:
             return None
         scale = norms[:, None] * norms[None, :]
         return torch.where(scale > 0, self.gram / scale.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
+
+
+def reported(method: Any, state: Any) -> Mapping[str, Tensor]:
+    """What the method tells of itself, if it tells anything."""
+    report = getattr(method, "report", None)
+    return {} if report is None else report(state)
+
+
+def made(view: View, agreed: Agreement, report: Mapping[str, Tensor], seen: Effect | None, **facts: Any) -> StepInfo:
+    """Of a view that the method has looked at; ``seen``: what a watcher saw; ``facts``: the fields as they are."""
+    return StepInfo(
+        tasks=agreed.tasks,
+        losses=view.losses,
+        weights=view.weights,
+        gram=seen.gram if view.seen_gram is None and seen is not None else view.seen_gram,
+        descents=None if seen is None else seen.descents,
+        backward=agreed.told(view.way),
+        report=report,
+        **facts,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -86,6 +86,26 @@ def refuse_rows(method: Any, backward: str, approximate: str | None) -> None:
             f"method {method.name!r} looks at the task gradients themselves, and {what} computes only their Gram",
             help="leave the option out: the default is exact and gives every method what it asks for",
         )
+
+
+def batches_of(method: Any) -> int:
+    """How many batches' losses a step of this method takes."""
+    return int(getattr(method, "batches", 1))
+
+
+def expect_batches(method: Any, given: int) -> None:
+    if given != batches_of(method):
+        raise ValueError(
+            f"method {method.name!r} takes losses of {batches_of(method)} batches in a step; found {given}"
+        )
+
+
+def refuse_unweighted(method: Any, every: int) -> NoReturn:
+    """Raise EngineRefused: the step gave no weights that the next ones could use again."""
+    raise EngineRefused(
+        f"every={every} reuses a step's task weights, and method {method.name!r} has none",
+        help="leave `every` out, or take a method that weights tasks",
+    )
 
 
 def declared(shared: str | nn.Module | Sequence[nn.Parameter]) -> Sequence[nn.Parameter] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -73,6 +73,12 @@ class Opening:
                 self._ahead = None if float(found.told[-1]) else found
                 return found.told
         return self._exchange.mean(said)
+
+    def speaker(self, losses: Mapping[str, Tensor], ahead: bool) -> Callable[[Tensor, bool], Tensor]:
+        """How the words before a step go round: with the rows ``ahead`` of it where that can be, else alone."""
+        if ahead:
+            return lambda said, changed: self.say(losses, said, changed)
+        return lambda said, _: self._exchange.mean(said)
 
     def _graph(self, losses: Mapping[str, Tensor], place: int, *, keep: bool = False) -> Graph:
         """Of the batch at ``place``."""

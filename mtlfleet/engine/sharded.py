@@ -44,6 +44,15 @@ class _Group:
     stretches: list[_Stretch] = field(default_factory=list)
 
 
+def refuse_cutting(method: Any) -> None:
+    """Raise EngineRefused for a method that cuts the shared gradient to a norm."""
+    if getattr(method, "shared_norm", None) is not None:
+        raise EngineRefused(
+            f"method {method.name!r} cuts the shared gradient, which a sharded optimizer keeps in shards",
+            help="leave the method's shared_norm out, and use engine.clip_",
+        )
+
+
 class ShardedOptimizer:
     """Made by ``GradientEngine.sharded_optimizer``; used like an optimizer of torch.
 

@@ -230,7 +230,7 @@ def test_the_extra_loss_reaches_training(tmp_path: Any) -> None:
 
     parts: Any = Parts()
     parts.tasks, parts.model = tasks, model
-    found, _ = forward(feed.at(0), parts, Context(), Communicator())
+    found = forward(feed.at(0), parts, Context(), Communicator()).losses
     given = feed.at(0).batch
     plain = data.loss(tasks[0], model(given, Context()).predictions["task_0"], given)
     extra = 10.0 * model.selectors["task_0"]()[1]
