@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -78,6 +79,7 @@ class Terminal:
                 "PROMPT_TOOLKIT_NO_CPR": "1",
                 "PYTHONPATH": os.pathsep.join(sys.path),
             }
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a suite that runs in the background ignores Ctrl-C
             os.execve(sys.executable, [sys.executable, "-c", program], keep)
         self.seen = ""
 
