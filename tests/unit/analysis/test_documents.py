@@ -18,8 +18,10 @@ RULES = (ROOT / "analysis" / "README.md").read_text()
 
 
 def test_every_field_of_a_claim_is_explained() -> None:
-    assert [f.name for f in fields(Claim) if f"`{f.name}`" not in GUIDE] == []
-    assert set(ClaimEntry.model_fields) == {f.name for f in fields(Claim)}
+    written = {f.name for f in fields(Claim)} - {"dataset_families"}  # that is read off the entries of the datasets
+    assert [name for name in sorted(written) if f"`{name}`" not in GUIDE] == []
+    assert "`dataset_family`" in GUIDE
+    assert set(ClaimEntry.model_fields) == written
 
 
 def test_every_verdict_is_explained() -> None:

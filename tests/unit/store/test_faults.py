@@ -113,7 +113,7 @@ def test_damage_is_told_by_everyone_and_repaired_by_running_again(tmp_path: Path
     again.metric(1, 0.1, "val", "a", "accuracy", 0.9)
     again.close("done")
     rows = Store(tmp_path).rows("SELECT attempt, value FROM metrics WHERE trial_id = ?", [trial])
-    assert rows == [{"attempt": 1, "value": 0.9}]
+    assert rows == [{"attempt": 2, "value": 0.9}]  # what was put aside keeps its number to itself
 
 
 def test_check_sees_what_contradicts_itself(make_study: Callable[..., Path], small: ModuleType) -> None:
