@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from mtlfleet.plan.claims import Estimand
 from mtlfleet_analysis.verdict import Verdict
 
 
@@ -118,7 +119,8 @@ def _tasks(verdict: Verdict) -> str:
 
 def _finding(verdict: Verdict) -> str:
     claim, label = verdict.claim, verdict.label
-    unit, method, base = short_unit(verdict.unit), claim.method, baseline_text(verdict)
+    unit, method = short_unit(verdict.unit), claim.method
+    base = baseline_text(verdict) + _on_the_way(claim.estimand)
     by = f"{number(abs(verdict.effect or 0.0))} {unit}"
     margin = f"{declared(claim.margin)} {unit}"
     mean = f"effect {signed(verdict.effect)} {unit}"
@@ -147,6 +149,15 @@ def _finding(verdict: Verdict) -> str:
     if label == "better":
         return f"{method} is better than {base} by {by}, more than {margin}"
     return f"{method} does not improve on {base} by as much as {margin}: {mean}"
+
+
+def _on_the_way(estimand: Estimand) -> str:
+    """What is compared where it is no score of the chosen checkpoint."""
+    if estimand.kind == "time_to_target":
+        return f" in the time to {estimand.task}.{estimand.metric} {declared(estimand.target or 0.0)} on validation"
+    if estimand.kind == "compute_matched":
+        return f" on validation after {declared(estimand.device_s or 0.0)} device seconds with tuning"
+    return ""
 
 
 def correction(verdict: Verdict) -> str:
