@@ -89,7 +89,7 @@ def sentence(verdict: Verdict) -> str:
     if verdict.verdict == "invalid":
         return f"Not judged: {'; '.join(g.partition(': ')[2] for g in verdict.guards)}."
     finding = _safety(verdict) if verdict.claim.estimand.kind == "every_task" else _finding(verdict)
-    return f"{finding} ({_numbers(verdict)}).{_open(verdict)}{_tasks(verdict)}{_marks(verdict)}"
+    return f"{finding} ({_numbers(verdict)}).{_early(verdict)}{_open(verdict)}{_tasks(verdict)}{_marks(verdict)}"
 
 
 def _safety(verdict: Verdict) -> str:
@@ -197,13 +197,28 @@ def _looked(verdict: Verdict) -> str:
     return f", e = {number(verdict.detail['e_value'])}" if look["kind"] == "anytime" else ""
 
 
+def _early(verdict: Verdict) -> str:
+    """A decision before the last scheduled look."""
+    look = verdict.detail["look"]
+    early = look["kind"] == "group_sequential" and look["number"] < look["of"]
+    if not early or verdict.verdict not in ("supported", "refuted"):
+        return ""
+    seeds = counted(look["seeds"], "seed")
+    return (
+        f" Decided at look {look['number']} of {look['of']}, after {seeds} per dataset; later seeds do not change it."
+    )
+
+
 def _open(verdict: Verdict) -> str:
     """What would decide an inconclusive claim."""
     if verdict.verdict != "inconclusive":
         return ""
     if verdict.label == "sweep too coarse":
         return _finer(verdict)
-    if verdict.detail["look"]["kind"] == "anytime":
+    look = verdict.detail["look"]
+    if look["kind"] == "group_sequential" and look["number"] < look["of"]:
+        return f" The next look is at {verdict.claim.stopping.looks[look['number']]} seeds (now {look['seeds']})."
+    if look["kind"] == "anytime":
         return " More seeds may be added and looked at at no cost in error."
     if not verdict.claim.margin > 0:
         return " Declare a margin to learn how many seeds would decide it."
