@@ -25,12 +25,12 @@ MANY = "Validation, mean over seeds; each axis runs from the worst to the best m
 MATRIX = "Validation, two tasks at a time: circles are configurations tried, crosses seeds, filled points their means."
 FRONT = (
     "Test, percent change of each task against single-task learning, failed runs scored worst. Each straight line is a "
-    "declared preference through the best point of the sweep; a claim has to be past the band beside it, which is "
-    "{eps} pp wide (eps), and no verdict rests on a point being undominated."
+    "declared preference through the best point of the sweep; a claim has to be past the band beside it, eps wide: "
+    "that no point of the sweep dominates a method proves nothing."
 )
 PREFERRED = (
     "Test, percent change of the tasks under the declared preference, failed runs scored worst; crosses: seeds. The "
-    "line is the best point of the sweep; a claim has to be past the band beside it, which is {eps} pp wide (eps)."
+    "line is the best point of the sweep; a claim has to be past the band beside it, eps wide."
 )
 
 
@@ -139,12 +139,11 @@ def _fronts(evidence: Evidence, verdicts: Sequence[Verdict]) -> list[Figure]:
     methods = list(evidence.methods)
     for one in (f for v in verdicts for f in fronts(evidence, v)):
         where = one.tradeoff
-        title = f"{one.claim}: {_title(evidence, where.dataset, where.architecture)}"
+        title = f"{one.claim}: {_title(evidence, where.dataset, where.architecture)}, eps {number(one.eps)} pp"
         two = len(where.tasks) == 2
         spec = (front_figures.front if two else front_figures.preferred)(one, methods, title)
         description = f"Claim {one.claim} on {where.dataset}: {one.method}, the sweep, and the declared preference"
-        caption = (FRONT if two else PREFERRED).format(eps=number(one.eps))
-        found.append(figure(spec, f"claimed{len(found)}", description, caption))
+        found.append(figure(spec, f"claimed{len(found)}", description, FRONT if two else PREFERRED))
     return found
 
 
