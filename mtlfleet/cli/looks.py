@@ -38,7 +38,7 @@ def until_decided(study: Study, options: Options, launch: Callable[[Study, Optio
         verdicts = _judged(study)
         still_open = [v.claim_id for v in verdicts if not v.claim.exploratory and v.verdict not in DECIDED]
         if not still_open:
-            _say(study, options, seeds, count)
+            _say(study, count)
             break
         click.echo(f"{count} seeds: still open: {', '.join(still_open)}", err=True)
     return outcome
@@ -55,12 +55,10 @@ def _judged(study: Study) -> Sequence[Verdict]:
     return judge(study, open_store(study.root))
 
 
-def _say(study: Study, options: Options, seeds: frozenset[int], count: int) -> None:
-    """What was not run, for it was not needed."""
-    finals = study.final_trials(dict.fromkeys(study.cells(), 0))
-    spared = sum(options.wanted(t) and t.seed not in seeds for t in finals)
-    click.echo(
-        f"every claim is decided after {count} of {len(study.seeds)} seeds; {spared} final runs were not needed "
-        f"(`mtlfleet launch {study.path}` runs them)",
-        err=True,
-    )
+def _say(study: Study, seeds: int) -> None:
+    """What was not run, for no claim needs it."""
+    from mtlfleet.cli.plan import count
+
+    left = sum(int(row["missing"]) for row in count(study))
+    spared = f"; {left} trials have not run and need not (`mtlfleet launch {study.path}` runs them)" if left else ""
+    click.echo(f"every claim is decided after {seeds} of {len(study.seeds)} seeds{spared}", err=True)

@@ -170,7 +170,7 @@ def test_a_launch_stops_at_the_look_that_decides(folder: Path, capsys: pytest.Ca
     assert "Decided at look 2 of 3, after 6 seeds per dataset; later seeds do not change it." in sentence
     said = capsys.readouterr().err
     assert "5 seeds: still open: looks\n" in said, "an exploratory claim is not waited for"
-    assert "every claim is decided after 6 of 8 seeds; 4 final runs were not needed" in said
+    assert "every claim is decided after 6 of 8 seeds; 4 trials have not run and need not" in said
 
 
 def test_a_launch_goes_on_while_a_claim_is_open(folder: Path) -> None:
