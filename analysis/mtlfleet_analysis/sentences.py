@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from mtlfleet.plan.claims import Estimand
 from mtlfleet_analysis.verdict import Verdict
@@ -244,6 +245,14 @@ def _finer(verdict: Verdict) -> str:
     return text + (f"; weights to add: {weights}." if weights else ".")
 
 
+def _untuned(trials: Mapping[str, int]) -> str:
+    """A win over scalarization that nobody tuned is another claim than one over tuned scalarization."""
+    names = [method for method, count in trials.items() if not count]
+    if len(names) == len(trials):
+        return " Nothing was tuned."
+    return f" Not tuned: {', '.join(names)}." if names else ""
+
+
 def _marks(verdict: Verdict) -> str:
     failures = verdict.detail["failures"]
     text = "".join(
@@ -259,6 +268,7 @@ def _marks(verdict: Verdict) -> str:
         text += (
             f" Failed runs scored worst: {failures['method']} of the method, {failures['baseline']} of the baseline."
         )
+    text += _untuned(verdict.detail["budget"]["tuning_trials"])
     if verdict.detail["parity"]["status"] == "waived":
         text += f" Equal tuning was waived: {verdict.detail['parity']['reason'] or 'no reason given'}."
     if verdict.fragile:

@@ -62,6 +62,7 @@ def test_the_time_to_a_target_is_that_of_the_first_reading_which_reaches_it() ->
     assert found.effect == 10.0  # 20 seconds against 30
     assert (found.verdict, found.unit) == ("supported", "device seconds")
     assert found.sentence.startswith("mto improves on ls in the time to left.accuracy 0.8 on validation by 10.0 device")
+    assert found.sentence.endswith(" Nothing was tuned.")
     stated = found.detail["estimand"]
     assert (stated["target"], stated["published_better"], stated["effect_better"]) == (0.8, "lower", "higher")
 
@@ -101,6 +102,7 @@ def test_an_arm_that_has_spent_everything_on_tuning_is_scored_worst() -> None:
     found = judged(claim("compute_matched", parity="waived", parity_reason="by hand"), tuning)
     assert found.effect == pytest.approx(0.85 - 0.1)  # chance is the worst there is
     assert found.detail["failures"]["baseline"] == 6
+    assert " Not tuned: mto." in found.sentence
     assert "on validation after 25 device seconds with tuning" in found.sentence
 
 
