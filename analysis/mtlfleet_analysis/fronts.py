@@ -56,6 +56,8 @@ def fronts(evidence: Evidence, verdict: Verdict) -> tuple[Front, ...]:
         if claim.baseline.sweep:
             points += [Point(m, "weight", means[m], "0") for m in members if m in means]
         beaten = [means[m] for m in members if m in means]
+        if not beaten:
+            continue
         lines = [Line(w, max(weighed(w, x) for x in beaten)) for w in _preferences(verdict, tasks)]
         axes = tuple((t, CHANGE) for t in tasks)
         where = Tradeoff(dataset, architecture, axes, (True,) * len(tasks), tuple(points))
