@@ -219,6 +219,7 @@ def test_figures_show_what_they_are_about(browser: Any, ordinary: Path) -> None:
     assert (
         visit.count("#tuning .mark-symbol path") >= 2 * 4 * 2
     )  # by trials and hours, four methods, one and two trials
+    assert visit.count("#tuning .mark-rule.layer_2_marks line") == 2 * 4  # the budget of each
     assert visit.count("#ranks") == 0  # two datasets
     assert visit.count("#seeds svg") == 2
     assert visit.count("#seeds .mark-symbol path") >= 2 * 4 * 4

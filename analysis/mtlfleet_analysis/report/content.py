@@ -175,7 +175,7 @@ def _tuning(evidence: Evidence) -> list[Figure]:
     caption = (
         "Expected best validation score of k configurations drawn without replacement, mean over places, for k up to "
         "half of those tried: what a smaller tuning budget would have given; by trials, and by the device hours they "
-        "took."
+        "took. Dashed: the whole budget of each method."
     )
     if not curves:
         return []

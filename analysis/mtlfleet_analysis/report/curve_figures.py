@@ -53,16 +53,22 @@ def profiles(scores: Sequence[RunScore], methods: Sequence[str], title: str) -> 
 
 
 def tuning(curves: Sequence[TuningCurve], methods: Sequence[str], by: str, title: str) -> Spec:
-    """Expected best on validation after k trials (``trials``) or the device hours they take (``hours``)."""
+    """Expected best on validation after k trials (``trials``) or the device hours they take (``hours``).
+
+    A dashed line stands at what each method was tuned with, of which the curve covers the first half.
+    """
     shown = [c.method for c in curves]
     rows: list[Spec] = [
         {"method": c.method, "x": float(i + 1) if by == "trials" else c.hours[i], "value": v}
         for c in curves
         for i, v in enumerate(c.values)
     ]
+    budgets = [{"method": c.method, "x": float(c.trials) if by == "trials" else c.hours[0] * c.trials} for c in curves]
     words = {"trials": "configurations tried", "hours": "device hours of tuning, per place"}[by]
-    ticks = {"values": sorted({r["x"] for r in rows}), "format": "d"} if by == "trials" else {"format": ".3~g"}
-    x = amount("x", extent([r["x"] for r in rows]), words, tickCount=5, **ticks)
+    at = [r["x"] for r in (*rows, *budgets)]
+    ticks = {"values": sorted(set(at)), "format": "d"} if by == "trials" else {"format": ".3~g"}
+    x = amount("x", extent(at), words, tickCount=5, **ticks)
+    budget = {"type": "rule", "strokeDash": [3, 3], "strokeWidth": 1.2, "opacity": 0.7}
     y = amount("value", extent([r["value"] for r in rows]), "expected best improvement (pp)", tickCount=5)
     return spec(
         title=title,
@@ -73,6 +79,7 @@ def tuning(curves: Sequence[TuningCurve], methods: Sequence[str], by: str, title
         layer=[
             {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"strokeDash": _dashes(shown, methods)}},
             {"mark": {"type": "point", "filled": True, "size": 40, "opacity": 1}},
+            {"data": {"values": budgets}, "mark": budget, "encoding": {"y": None}},
         ],
     )
 
