@@ -236,8 +236,7 @@ def test_figures_show_what_they_are_about(browser: Any, ordinary: Path) -> None:
     assert colours == 0
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("tasks", [("left", "right"), ("left", "middle", "right")])
+@pytest.mark.parametrize(("width", "tasks"), [(390, ("left", "right")), (1280, ("left", "middle", "right"))])
 def test_claims_about_fronts_are_drawn(browser: Any, tmp_path: Path, width: int, tasks: tuple[str, ...]) -> None:
     sweep = {"w2": 0.2, "w5": 0.5, "w8": 0.8}
     front = Estimand(kind="front_pref")

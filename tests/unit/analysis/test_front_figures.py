@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mtlfleet.plan.claims import Baseline, Claim, Estimand, Preference
+from mtlfleet.plan.claims import Baseline, Claim, Estimand, Preference, Stopping
 from mtlfleet_analysis.evidence import Evidence
 from mtlfleet_analysis.fronts import Front, fronts, weighed
 from mtlfleet_analysis.judging import judge_evidence
@@ -117,6 +117,18 @@ def test_three_tasks_are_drawn_along_the_preference_and_two_at_a_time() -> None:
     many = study(claim(), tuple("abcdef"))[0]
     assert len(many.tasks) > MOST_TASKS
     assert "matrix0" not in [f.name for f in of_evidence(many, []).figures]
+
+
+def test_seeds_beyond_the_look_that_decided_are_not_shown() -> None:
+    one = claim(stopping=Stopping(kind="group_sequential", looks=(5, 7), alpha=(0.04, 0.01)))
+    effects = {**dict.fromkeys(SWEEP, 0.0), "mto": 4.0}
+    evidence = simulate(
+        Design(effects=effects, sweep=SWEEP, seeds=tuple(range(7)), noise=0.4, datasets=("digits",)), 3, [one]
+    )
+    verdict = judge_evidence(evidence, [one])[0]
+    assert (verdict.verdict, verdict.detail["look"]["number"]) == ("supported", 1)
+    points = fronts(evidence, verdict)[0].tradeoff.points
+    assert sum((p.method, p.kind) == ("mto", "seed") for p in points) == 5
 
 
 def test_other_claims_and_unjudged_ones_have_no_such_picture() -> None:
