@@ -171,8 +171,7 @@ def _numbers(verdict: Verdict) -> str:
     p = p_text(verdict.p_value)
     if detail["family_size"] > 1:
         p += f", {correction(verdict)} {p_text(verdict.p_adjusted)}"
-    sets = verdict.n_datasets
-    models = len({p[1] for p in detail["pairs"]})
+    sets, models = verdict.n_datasets, architectures(verdict)
     design = (
         f"{verdict.n_pairs} pairs, {counted(detail['seeds'], 'seed')} × {counted(sets, 'dataset')}{families(verdict)}"
     )
@@ -182,6 +181,11 @@ def _numbers(verdict: Verdict) -> str:
     if verdict.power is not None:
         power = f"; power {verdict.power:.2f} at the margin {declared(verdict.claim.margin)}"
     return f"{interval(verdict)}; {p}{_looked(verdict)}; {design}{power}"
+
+
+def architectures(verdict: Verdict) -> int:
+    """How many architectures its pairs are of."""
+    return len({pair[1] for pair in verdict.detail["pairs"]})
 
 
 def families(verdict: Verdict) -> str:

@@ -12,7 +12,7 @@ from mtlfleet_analysis.leaderboard import Entry, leaderboard
 from mtlfleet_analysis.report import queries
 from mtlfleet_analysis.report.palette import badge
 from mtlfleet_analysis.report.svg import clean
-from mtlfleet_analysis.sentences import families, number, p_text, short_unit, signed
+from mtlfleet_analysis.sentences import architectures, families, number, p_text, short_unit, signed
 from mtlfleet_analysis.verdict import Verdict
 
 
@@ -36,7 +36,7 @@ def claim_table(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
                 "ci": f"[{number(v.ci_low)}, {number(v.ci_high)}]" if known else "",
                 "p": p_text(v.p_adjusted).removeprefix("p ").removeprefix("= ") if v.p_adjusted is not None else "",
                 "p_sort": "" if v.p_adjusted is None else f"{v.p_adjusted:.9g}",
-                "size": f"{v.detail['seeds']} × {v.n_datasets}{families(v)}" if v.n_pairs else "",
+                "size": f"{v.detail['seeds']} × {v.n_datasets}{families(v)} × {architectures(v)}" if v.n_pairs else "",
                 "power": "" if v.power is None else f"{v.power:.2f}",
                 "guards": ", ".join(g.partition(": ")[0].replace("_", " ") for g in v.guards) or "none fired",
                 "hash": v.sha256[:12],
