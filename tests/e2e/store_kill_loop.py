@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -253,7 +253,8 @@ class Loop:
         return bool(process.exitcode == 0)
 
     def wake(self, zombie: Any) -> None:
-        os.kill(zombie.pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # the system wakes what is stopped when the shell of this loop goes away
+            os.kill(zombie.pid, signal.SIGCONT)
         self.zombies.remove(zombie)
         self.woken += 1
         zombie.join(20)
