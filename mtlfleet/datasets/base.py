@@ -85,6 +85,11 @@ class Dataset(ABC):
     def split(self, split: Split) -> Samples:
         """One of the three disjoint splits; the same for every seed and method."""
 
+    def augment(self, arrays: Arrays, seed: int) -> Arrays:  # noqa: ARG002
+        """Training samples as they are shown in one epoch, whose ``seed`` this is. A sample's draw may depend on the
+        seed and its index alone, so that it is the same for every number of ranks. Unless overridden: unchanged."""
+        return arrays
+
     def loss(self, task: Task, prediction: Tensor, batch: Batch) -> Tensor:
         """Mean loss of the samples in ``batch`` that carry the task's label; by the task's kind unless overridden."""
         from mtlfleet.datasets.losses import mean_loss

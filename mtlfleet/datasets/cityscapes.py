@@ -30,6 +30,7 @@ class Cityscapes(MtanFolder):
     classes:    7 or 19.
     val_share:  of the training images that become validation.
     data_seed:  of that choice; the same for every method and seed.
+    augmented:  training images are scaled, cut and mirrored (``augment.py``), anew in every epoch.
     """
 
     classes: int = 7

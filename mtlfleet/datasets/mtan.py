@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from mtlfleet.datasets.augment import scale_and_flip
 from mtlfleet.datasets.base import Arrays, Samples, Split, Task
 from mtlfleet.datasets.prepared import Pack, Prepared, carve
 from mtlfleet.errors import EnvironmentProblem
@@ -39,6 +40,8 @@ class MtanFolder(Prepared):
     root: str
     val_share: float = 0.2
     data_seed: int = 0
+    augmented: bool = False
+    free: ClassVar[tuple[str, ...]] = ("augmented",)
     counts: ClassVar[tuple[int, int]] = (0, 0)  # of the published train and val folders
 
     @abstractmethod
@@ -132,6 +135,9 @@ class MtanFolder(Prepared):
             "normals": lambda: Task("normals", 3, "normals", NORMALS, chance["normals"]),
         }  # fmt: skip
         return tuple(made[kind]() for kind in self.folders() if kind != "image")
+
+    def augment(self, arrays: Arrays, seed: int) -> Arrays:
+        return scale_and_flip(arrays, seed) if self.augmented else arrays
 
     def split(self, split: Split) -> Samples:
         return _folder(self, split, self.known()["fingerprint"])

@@ -24,13 +24,14 @@ class NYUv2(MtanFolder):
     Source      Silberman et al., Indoor Segmentation and Support Inference from RGBD Images, ECCV 2012; preprocessed by
                 Liu, Johns & Davison, CVPR 2019 (https://github.com/lorenmt/mtan).
     Departures  The published tables select nothing and average the last ten epochs' test results; here validation
-                selects. No augmentation.
+                selects. ``augmented`` interpolates normals at the rim of unknown pixels, as the source does.
 
     Parameters
     ----------
     root:       the folder.
     val_share:  of the training images that become validation.
     data_seed:  of that choice; the same for every method and seed.
+    augmented:  training images are scaled, cut and mirrored as the source does (``augment.py``), anew in every epoch.
     """
 
     def folders(self) -> Mapping[str, str]:

@@ -218,6 +218,12 @@ OTHER_CODES: Mapping[str, Explanation] = {
         "knows no norm.",
         "cagrad: {heads: weighted, scale: sum_k}",
     ),
+    "E417": Explanation(
+        "decay without steps",
+        "decay and decays belong to schedule: step, which multiplies the learning rate by decay at `decays` moments "
+        "that cut the training into equal parts. The other schedules have nothing to set.",
+        "train: {schedule: step, decay: 0.5, decays: 1}   # half the rate from half-time on",
+    ),
     "W503": Explanation(
         "fewer configurations than asked for",
         "A method's whole space holds fewer distinct configurations than trials_per_method, so it is tuned "

@@ -78,6 +78,16 @@ def _train(draft: Draft) -> None:
             place,
             caret="give exactly one",
         )
+    elsewhere = {name for name, _ in draft.common.axes} | {name for o in draft.shaped.model.overrides for name in o.set}
+    if train.schedule != "step" and "train.schedule" not in elsewhere:
+        for name in sorted({"decay", "decays"} & train.model_fields_set):
+            draft.problems.add(
+                "E417",
+                f"`{name}` says nothing with schedule: {train.schedule}",
+                draft.document.key(("train", name)),
+                caret="only schedule: step decays",
+                help=f"add schedule: step, or remove {name}",
+            )
     workers = draft.shaped.model.resources.workers
     if train.global_batch < workers:
         draft.problems.add(

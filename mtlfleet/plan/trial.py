@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 
 KEY_VERSION = 1  # raised when a change of mtlfleet changes what the same configuration computes
 
@@ -77,6 +77,8 @@ class Recipe:
     Both count batches. ``budget`` says what is equal between methods that draw different numbers of batches a step:
     ``samples`` drawn, so that a method with three batches a step makes a third of the steps; or optimizer ``steps``.
     ``patience``: stop after that many evaluations in a row without a better checkpoint; None trains to the end.
+    ``schedule``: after the warm-up ``constant``, half a ``cosine`` down to zero, or ``step``: the rate is multiplied by
+    ``decay`` at ``decays`` moments that cut the training into equal parts.
     ``geometry_every``: in every such step the task gradients are observed beside a method that takes none, by one more
     pass per task; what is trained does not change. None: never.
     """
@@ -88,7 +90,9 @@ class Recipe:
     global_batch: Annotated[int, Gt(0)] = 64
     steps: Annotated[int, Gt(0)] | None = None
     epochs: Annotated[float, Gt(0)] | None = None
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    decay: Annotated[float, Gt(0), Lt(1)] = 0.5
+    decays: Annotated[int, Gt(0)] = 1
     warmup_steps: Annotated[int, Ge(0)] = 0
     clip_norm: Annotated[float, Gt(0)] | None = None
     eval_every: Annotated[int, Gt(0)] | None = None
@@ -101,10 +105,12 @@ class Recipe:
     geometry_every: Annotated[int, Gt(0)] | None = None
 
     def science(self) -> dict[str, Any]:
-        """What enters the key: ``geometry_every``, like ``log_every``, but only if given: keys are older than it."""
+        """What enters the key. What says nothing stays out: keys are older than these fields."""
         found = asdict(self)
         if self.geometry_every is None:
             del found["geometry_every"]
+        if self.schedule != "step":
+            del found["decay"], found["decays"]
         return found
 
     def drawing(self, batches: int) -> Recipe:

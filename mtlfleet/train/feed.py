@@ -6,7 +6,7 @@ A global batch is the same set of samples, in the same order, whatever the numbe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -38,6 +38,7 @@ class Feed:
     seed: int
     rank: int
     world: int
+    augment: Callable[[Arrays, int], Arrays] | None = None  # of a dataset: samples and the epoch's seed
 
     @property
     def steps_per_epoch(self) -> int:
@@ -56,6 +57,8 @@ class Feed:
         start = (step % self.steps_per_epoch) * self.global_batch
         whole = order[start : start + self.global_batch]
         arrays = self.samples.fetch(np.array_split(whole, self.world)[self.rank])
+        if self.augment is not None:
+            arrays = self.augment(arrays, stream(self.seed, "augment", self.epoch(step)))
         return Part(to_batch(arrays, self.tasks), len(whole), arrays.present is None)
 
 

@@ -107,7 +107,9 @@ class Foresight:
     def __init__(self, run: TrialRun) -> None:
         self._run = run
         split = Split.VAL if run.parts.method.outer_split == "val" else Split.TRAIN
-        self._feed = replace(run.feed, samples=run.parts.splits[split], seed=stream(run.trial.seed, "outer"))
+        augment = run.feed.augment if split is Split.TRAIN else None
+        samples, seed = run.parts.splits[split], stream(run.trial.seed, "outer")
+        self._feed = replace(run.feed, samples=samples, seed=seed, augment=augment)
         self._before: Any = None
 
     def look(self, step: int) -> None:

@@ -43,16 +43,22 @@ def refuse_second_optimizer(method: Method[Any], recipe: Recipe) -> None:
 
 
 def learning_rate(recipe: Recipe, step: int, total: int) -> float:
-    """The rate of a step (0-based): linear warm-up, then constant or half a cosine down to zero.
+    """The rate of a step (0-based): linear warm-up, then what the recipe's schedule says.
 
     >>> learning_rate(Recipe(lr=1.0, steps=10, schedule="cosine"), 5, 10)
     0.5
+    >>> halved_twice = Recipe(lr=1.0, steps=9, schedule="step", decay=0.5, decays=2)
+    >>> [learning_rate(halved_twice, step, 9) for step in (0, 2, 3, 5, 6, 8)]
+    [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
     """
     if step < recipe.warmup_steps:
         return recipe.lr * (step + 1) / recipe.warmup_steps
     if recipe.schedule == "constant":
         return recipe.lr
-    done = (step - recipe.warmup_steps) / max(1, total - recipe.warmup_steps)
+    past, rest = step - recipe.warmup_steps, max(1, total - recipe.warmup_steps)
+    if recipe.schedule == "step":
+        return recipe.lr * recipe.decay ** (past * (recipe.decays + 1) // rest)
+    done = past / rest
     return recipe.lr * 0.5 * (1.0 + math.cos(math.pi * done))
 
 

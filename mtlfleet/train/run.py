@@ -61,7 +61,9 @@ class TrialRun:
         self.total = recipe.total_steps(len(train))
         self.eval_interval = recipe.eval_interval(len(train))
         names = tuple(task.name for task in parts.tasks)
-        self.feed = Feed(train, names, recipe.global_batch, self.trial.seed, self.comm.rank, self.comm.world)
+        self.feed = Feed(
+            train, names, recipe.global_batch, self.trial.seed, self.comm.rank, self.comm.world, parts.dataset.augment
+        )
         self.phases = parts.strategy.phases(self.total)
         self.phase: Phase | None = None
         self.frozen = frozen(parts.model)

@@ -297,6 +297,17 @@ error[E405]: `train` gives both steps and epochs
    |                                                                  ^^^^^^ give exactly one
 """,
     ),
+    "a decay of a cosine": (
+        ("steps: 300", "steps: 300, schedule: cosine, decay: 0.1"),
+        """\
+error[E417]: `decay` says nothing with schedule: cosine
+  --> study.yaml:15:84
+   |
+15 | train: {optimizer: adam, lr: 1e-3, global_batch: 64, steps: 300, schedule: cosine, decay: 0.1}
+   |                                                                                    ^^^^^ only schedule: step decays
+   = help: add schedule: step, or remove decay
+""",
+    ),
     "a searched training length": (
         ("{train.lr: ", "{train.steps: {int: [10, 20]}, train.lr: "),
         """\
