@@ -25,7 +25,7 @@ from mtlfleet.store.folder import READ_ONLY
 from mtlfleet.store.schema import SEALED, SEGMENT_TABLES
 
 # A trial may be sealed again and again, so the whole file is made anew only when a good part of it goes.
-_WORTHWHILE = 4
+WORTHWHILE = 4  # one part in so many of what is not sealed, by the size of the segments
 
 _RIPE = f"""
 WITH over AS (
@@ -42,7 +42,7 @@ WITH over AS (
   WHERE unsealed > 0 AND table_name IN ({", ".join(quoted(t.name) for t in SEGMENT_TABLES.values() if t.bulk)})
 )
 SELECT study_id, trial_id, table_name, segments, sealed FROM ripe
-WHERE (SELECT sum(unsealed) FROM ripe) * {_WORTHWHILE} >= (SELECT sum(unsealed) FROM here)
+WHERE (SELECT sum(unsealed) FROM ripe) * $worthwhile >= (SELECT sum(unsealed) FROM here)
 ORDER BY ALL
 """
 
@@ -59,7 +59,7 @@ class Ripe(NamedTuple):
 
 def ripe(con: duckdb.DuckDBPyConnection) -> list[Ripe]:
     """What a private file can be relieved of; nothing where that would not make it a good deal smaller."""
-    return [Ripe(*row) for row in con.execute(_RIPE).fetchall()]
+    return [Ripe(*row) for row in con.execute(_RIPE, {"worthwhile": WORTHWHILE}).fetchall()]
 
 
 def seal(con: duckdb.DuckDBPyConnection, root: Path, rows: Ripe) -> pa.Table:

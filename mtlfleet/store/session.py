@@ -45,14 +45,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def attach(con: duckdb.DuckDBPyConnection, root: Path, source: str, *, comments: bool = False) -> Freshness:
+def attach(con: duckdb.DuckDBPyConnection, root: Path, source: str, query: str) -> Freshness:
     """Make the store's tables and views in ``con``: ``live``, the published ``snapshot`` alone, or from ``segments``.
 
-    ``comments``: say what tables and columns mean also where they are made anew (the snapshot always does). Raises
+    Made anew is only what ``query`` can name, and with what tables and columns mean if that is what it asks. Raises
     EnvironmentProblem when there is no snapshot to use.
     """
     if source != "snapshot":
-        freshness = attach_live(con, root, use_snapshot=source == "live")
+        comments = "comment" in query.lower()
+        freshness = attach_live(con, root, use_snapshot=source == "live", asked=None if comments else query)
         if comments and _database(con) != "snapshot":
             comment(con)
         return freshness
@@ -72,8 +73,10 @@ def _database(con: duckdb.DuckDBPyConnection) -> str:
     return str(row[0]) if row else ""
 
 
-def attach_live(con: duckdb.DuckDBPyConnection, root: Path, *, use_snapshot: bool = True) -> Freshness:
-    """Make every table and view of the store in the in-memory connection ``con``.
+def attach_live(
+    con: duckdb.DuckDBPyConnection, root: Path, *, use_snapshot: bool = True, asked: str | None = None
+) -> Freshness:
+    """Make every table and view of the store in the in-memory connection ``con``, or those that ``asked`` can name.
 
     When nothing was written since the snapshot, the snapshot itself is used.
 
@@ -101,7 +104,7 @@ def attach_live(con: duckdb.DuckDBPyConnection, root: Path, *, use_snapshot: boo
     if not snapshot:
         con.execute("INSERT INTO meta VALUES ('schema_version', ?)", [str(SCHEMA_VERSION)])
     con.execute("INSERT INTO meta VALUES ('pending_segments', ?)", [str(len(pending))])
-    create_views(con, f"{root}/")
+    create_views(con, f"{root}/", asked=asked)
     _allow_sealed(con, root)
     return Freshness(age, len(pending))
 

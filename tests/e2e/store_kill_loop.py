@@ -45,8 +45,9 @@ WORKER_POINTS = {
 INGESTER_POINTS = {
     "between-rows-and-ledger": 3, "before-commit": 3, "after-commit": 3, "before-checkpoint": 3, "after-checkpoint": 3,
     "half-copied": 3, "before-rename": 3, "after-rename": 3,
-    "half-written": 2, "sealed": 1, "half-relieved": 1, "relieved": 1,
+    "half-written": 2, "sealed": 2, "half-relieved": 2, "relieved": 2,
 }  # fmt: skip
+SEALING_POINTS = ("half-written", "sealed", "half-relieved", "relieved")
 
 
 class NoPandas:
@@ -104,10 +105,11 @@ def work(root: str, acks: str, trial: str, mutant: str, point: str, quick: bool)
 
 def ingest(root: str, cache: str, mutant: str, point: str, host: str, sealing: bool) -> None:
     """An ingester's life: five rounds, a publication in each."""
-    from mtlfleet.store import Ingester, failpoints
+    from mtlfleet.store import Ingester, failpoints, sealing
 
     spoil(mutant)
     failpoints.arm(point)
+    sealing.WORTHWHILE = 10**9  # each trial, as soon as it has ended
     os.environ["XDG_CACHE_HOME"] = f"{cache}/{host}"  # where the copies of a bucket lie
     private = Path(root) / f".work-{host}.duckdb" if host and "://" not in root else None
     with Ingester(root, work=private, max_bytes=1 if sealing else None) as ingester:
@@ -134,8 +136,8 @@ def spoil(mutant: str) -> None:
     if mutant == "no-attempt-window":
         create = session.create_views
 
-        def create_without_window(con: Any, *folder: str) -> None:
-            create(con, *folder)
+        def create_without_window(con: Any, *folder: str, **asked: Any) -> None:
+            create(con, *folder, **asked)
             for table in ("metrics", "step_metrics"):
                 con.execute(f"CREATE OR REPLACE VIEW {table} AS SELECT * FROM {table}_all")
 
@@ -223,7 +225,9 @@ class Loop:
     def draw(self, points: dict[str, int], chance: float) -> str:
         if self.over or self.drawn.random() > chance:
             return ""
-        name = self.drawn.choice(sorted(points))
+        reached = {point.partition(":")[2] for point in self.killed}
+        rare = [name for name in sorted(points) if name not in reached and self.drawn.random() < 0.5]
+        name = self.drawn.choice(rare or sorted(points))
         return f"{name}:{self.drawn.randint(1, points[name])}"
 
     def turn(self, trial: Trial) -> None:
@@ -268,7 +272,8 @@ class Loop:
             if self.drawn.random() < 0.1:  # a machine is lost with its copies
                 shutil.rmtree(self.folder / "caches" / host, ignore_errors=True)
         point = self.draw(INGESTER_POINTS, chance)
-        self.ingesters[host] = (self.ingester(point, host, sealing=self.drawn.random() < 0.5), point)
+        sealing = point.partition(":")[0] in SEALING_POINTS or self.drawn.random() < 0.5
+        self.ingesters[host] = (self.ingester(point, host, sealing=sealing), point)
 
     def ingester(self, point: str = "", host: str = "", *, sealing: bool = False) -> Any:
         return self.start(ingest, self.root, str(self.folder / "caches"), self.mutant, point, host, sealing)
