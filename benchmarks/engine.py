@@ -111,6 +111,7 @@ def times(rank: int, world: int, cell: dict[str, Any]) -> dict[str, Any]:
             moved[way], counted[way] = (loopback_bytes() - wire) // world, sent
     return {
         "ms": {way: 1e3 * statistics.median(each) for way, each in spent.items()},
+        "each": {way: [round(1e3 * one, 4) for one in each] for way, each in spent.items()},
         "bytes": counted,
         "lo_bytes": moved if cell["isolated"] and world > 1 else None,
     }

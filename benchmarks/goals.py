@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -30,7 +31,7 @@ def _wanted() -> Iterator[Found]:
                 ways += ["bf16"] if world > 1 and model == "mlp-4M" else []
                 ways += ["torchjd"] if world == 1 else []
                 ways += ["ub", "every10"] if tasks == 8 and model in LARGE else []
-                repeats = 60 if model == "mlp-41k" else 7
+                repeats = 60 if model == "mlp-41k" else 11
                 yield {
                     "model": model,
                     "tasks": tasks,
@@ -64,15 +65,20 @@ def _memory(row: Found) -> Iterator[tuple[str, float, float, str]]:
     yield f"peak memory / P{', factored' if factored else ''}", row["words_over_P"], goal, ""
 
 
+def _paired(each: dict[str, list[float]], way: str, base: str) -> float:
+    """Median over repeats of the ratio within a repeat: a machine whose speed drifts is the same for both then."""
+    return statistics.median(a / b for a, b in zip(each[way], each[base], strict=True))
+
+
 def _times(row: Found) -> Iterator[tuple[str, float, float, str]]:
-    cell, ms, floor = row["cell"], row["ms"], (1 + 2 * row["cell"]["tasks"]) / 3
-    ratio = {way: spent / ms["plain"] for way, spent in ms.items()}
+    cell, floor = row["cell"], (1 + 2 * row["cell"]["tasks"]) / 3
+    ratio = {way: _paired(row["each"], way, "plain") for way in row["each"]}
     beside = ", ".join(f"{way} {ratio[way]:.2f}" for way in ("bare", "engine", "naive", "torchjd") if way in ratio)
     if cell["model"] in LARGE:
         yield "exact step (auto) / plain", ratio["auto"], (1.05 if cell["world"] == 1 else 1.15) * floor, beside
     if cell["world"] > 1:
         for way in ("engine", "auto"):
-            yield f"{way} / naive", ms[way] / ms["naive"], 1.05, ""
+            yield f"{way} / naive", _paired(row["each"], way, "naive"), 1.05, ""
     if "ub" in ratio:
         yield "ub / plain", ratio["ub"], 1.2, ""
         yield "every: 10 / plain", ratio["every10"], 1.6, ""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mtlfleet.engine.backward import DONATED, Graph
+from mtlfleet.engine.discovery import nodes
 from mtlfleet.errors import EngineRefused
 
 TOLERANCE = 1e-4  # kernels that add in any order differ by less, overwritten activations by more
@@ -42,18 +43,7 @@ def kept_graphs() -> Iterator[None]:
 
 def compiled_parts(losses: Iterable[Tensor]) -> set[type]:
     """The compiled backward functions in these losses' graphs; each compilation has a type of its own."""
-    found: set[type] = set()
-    seen: set[object] = set()
-    stack = [loss.grad_fn for loss in losses]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if type(node).__name__ == "CompiledFunctionBackward":
-            found.add(type(node))
-        stack.extend(parent for parent, _ in node.next_functions)
-    return found
+    return {type(node) for node in nodes(losses) if type(node).__name__ == "CompiledFunctionBackward"}
 
 
 def refuse_overwritten(graph: Graph, parameters: Sequence[Tensor]) -> None:

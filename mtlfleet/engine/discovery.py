@@ -7,14 +7,27 @@ its task.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtlfleet.engine.exchange import Exchange
 from mtlfleet.errors import EngineRefused
+
+
+def nodes(losses: Iterable[Tensor], stop: Tensor | None = None) -> Iterator[Any]:
+    """Each node of these losses' graphs once, without a backward; with ``stop``, none behind that tensor alone."""
+    seen: set[object] = {None} if stop is None else {None, stop.grad_fn}
+    stack: list[Any] = [loss.grad_fn for loss in losses]
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            yield node
+            stack.extend(parent for parent, _ in node.next_functions)
 
 
 def reached(loss: Tensor, stop: Tensor | None = None) -> set[int]:
@@ -24,13 +37,7 @@ def reached(loss: Tensor, stop: Tensor | None = None) -> set[int]:
     a graph with a reentrant checkpoint.
     """
     leaves: set[int] = set()
-    seen: set[object] = set() if stop is None else {stop.grad_fn}
-    stack = [loss.grad_fn]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    for node in nodes([loss], stop):
         if type(node).__name__ == "CheckpointFunctionBackward":
             raise EngineRefused(
                 "a reentrant checkpoint hides the parameters inside it, and lets no pass through that names its inputs",
@@ -39,23 +46,16 @@ def reached(loss: Tensor, stop: Tensor | None = None) -> set[int]:
         variable = getattr(node, "variable", None)
         if variable is not None:
             leaves.add(id(variable))
-        stack.extend(parent for parent, _ in node.next_functions)
     return leaves
 
 
 def numbers_of(losses: Iterable[Tensor]) -> float:
     """How many numbers the operations of these losses' graphs gave: about what a graph keeps alive. Infinite where
     torch does not tell."""
-    total, seen = 0.0, set[object]()
-    stack = [loss.grad_fn for loss in losses]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    total = 0.0
+    for node in nodes(losses):
         told = getattr(node, "_input_metadata", None)
         total += math.inf if told is None else sum(math.prod(output.shape) for output in told)
-        stack.extend(parent for parent, _ in node.next_functions)
     return total
 
 

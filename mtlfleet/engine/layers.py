@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from mtlfleet.engine.discovery import nodes
 from mtlfleet.engine.products import CACHED
 
 NARROWEST = 64  # columns of D in one product
@@ -150,19 +151,13 @@ class Recorder:
 def uses(losses: Iterable[Tensor]) -> tuple[Mapping[int, int], set[object]]:
     """(id of a leaf tensor -> how many operations of these losses' graphs read it, the graphs' nodes)."""
     counts: dict[int, int] = {}
-    seen: set[object] = set()
-    stack = [loss.grad_fn for loss in losses]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    found = set(nodes(losses))
+    for node in found:
         for parent, _ in node.next_functions:
             variable = getattr(parent, "variable", None)
             if variable is not None:
                 counts[id(variable)] = counts.get(id(variable), 0) + 1
-            stack.append(parent)
-    return counts, seen
+    return counts, found
 
 
 def factor_gram(inputs: Tensor, outputs: Tensor, all_inputs: Tensor, all_outputs: Tensor, bias: bool) -> Tensor:

@@ -234,8 +234,7 @@ class Outcome:
         if self._scale != 1.0:
             self._flat.mul_(1.0 / self._scale)
         norm = self.norm if self.norm is not None else float(torch.linalg.vector_norm(self._flat))
-        # A norm that overflows float32 is no proof: the numbers themselves are looked at then.
-        if not (math.isfinite(norm) or torch.isfinite(self._flat).all()):
+        if not _finite(self._flat, norm):
             raise NonFinite("the combined gradient is not finite")
         self._finish_own()
         self._plan.layout.write(self._flat)
@@ -256,7 +255,7 @@ class Outcome:
         self._average_own()
         if self.own is not None and self._graph.scale != 1.0:
             self.own = self.own / self._graph.scale
-        if self.own is not None and not torch.isfinite(self.own).all():
+        if self.own is not None and not _finite(self.own, float(torch.linalg.vector_norm(self.own))):
             raise NonFinite("the combined gradient is not finite")
         if self._plan.own is not None and self.own is not None:
             self._plan.own.write(self.own)
@@ -273,3 +272,8 @@ class Outcome:
             parameter.grad = gradient
         self._finish_own()
         return float(norms[: len(self._plan.layout.parameters)].norm())
+
+
+def _finite(numbers: Tensor, norm: float) -> bool:
+    """A norm is one pass and proof enough, unless it overflows float32: the numbers themselves are looked at then."""
+    return math.isfinite(norm) or bool(torch.isfinite(numbers).all())
