@@ -64,7 +64,7 @@ def expected_best(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
     if s.ndim != 1 or not np.isfinite(s).any():
         raise ValueError("scores: expected a vector with a finite score")
     s = np.where(np.isfinite(s), s, s[np.isfinite(s)].min())
-    return np.array([estimands.evp(s, k).value for k in range(1, max(1, s.size // 2) + 1)])
+    return np.array([estimands.evp(s, k) for k in range(1, max(1, s.size // 2) + 1)])
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from mtlfleet_analysis.estimands import Measured, measured
 from mtlfleet_analysis.signflip import Floats
 
 Convention = Literal["flat", "per_task"]
@@ -20,7 +21,7 @@ def delta_m(
     higher_is_better: Sequence[bool] | npt.ArrayLike,
     convention: Convention = "flat",
     groups: Sequence[Hashable] | None = None,
-) -> float:
+) -> Measured:
     r"""Average percent change of several metrics against a reference, usually single-task learning.
 
     ``flat``: :math:`\frac{100}{M}\sum_i (-1)^{h_i} (v_i - b_i) / |b_i|` over all metrics, **lower is better**
@@ -40,25 +41,25 @@ def delta_m(
         raise ValueError("reference: a percent change needs references that are finite and not zero")
     gain = 100 * np.where(up, 1.0, -1.0) * (v - b) / np.abs(b)
     if convention == "flat":
-        return float(-np.mean(gain))
+        return measured("delta_m", float(-np.mean(gain)))
     if convention != "per_task":
         raise ValueError(f"convention: expected flat or per_task, found {convention!r}")
     if groups is None or len(groups) != v.size:
         raise ValueError("groups: the per_task convention needs the task of every metric")
     means = [float(np.mean(gain[[g == name for g in groups]])) for name in dict.fromkeys(groups)]
-    return float(np.mean(means))
+    return measured("delta_p", float(np.mean(means)))
 
 
-def iqm(scores: npt.ArrayLike) -> float:
+def iqm(scores: npt.ArrayLike) -> Measured:
     """Interquartile mean: of the middle half of all scores. Source: Agarwal et al., NeurIPS 2021.
 
     >>> iqm([0, 1, 2, 3])
     1.5
     """
-    return float(stats.trim_mean(np.asarray(scores, dtype=np.float64), 0.25, axis=None))
+    return measured("iqm", stats.trim_mean(np.asarray(scores, dtype=np.float64), 0.25, axis=None))
 
 
-def probability_of_improvement(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+def probability_of_improvement(x: npt.ArrayLike, y: npt.ArrayLike) -> Measured:
     """P(a run of X scores higher than a run of Y), ties half, averaged over tasks; arrays [runs] or [runs, tasks].
 
     Source: Agarwal et al., Deep reinforcement learning at the edge of the statistical precipice, NeurIPS 2021.
@@ -68,4 +69,4 @@ def probability_of_improvement(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or not a.size or not b.size:
         raise ValueError(f"expected [runs] or [runs, tasks] over the same tasks, found {a.shape} and {b.shape}")
     signs: Floats = np.sign(a[:, None, :] - b[None, :, :])
-    return float(np.mean((signs + 1) / 2))
+    return measured("probability_of_improvement", float(np.mean((signs + 1) / 2)))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,24 +15,42 @@ from mtlfleet.plan.tasks import Metric
 from mtlfleet_analysis.signflip import Floats
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One number with everything needed to read it."""
+class Measured(float):
+    """A number that says what it is: ``kind``, and by the table its ``unit``, which way is ``better``, ``convention``.
 
-    value: float
+    A float in every other respect; arithmetic gives plain floats, which say nothing.
+
+    >>> measured("delta_m", 1.5), measured("delta_m", 1.5).better
+    (1.5, 'lower')
+    """
+
     kind: str
-    unit: str
-    better: str
-    convention: str
 
-    def __float__(self) -> float:
-        return self.value
+    def __new__(cls, value: float, kind: str) -> Self:
+        found = super().__new__(cls, value)
+        found.kind = kind
+        return found
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return float(self), self.kind
+
+    @property
+    def unit(self) -> str:
+        return ESTIMANDS[self.kind].unit
+
+    @property
+    def better(self) -> str:
+        return ESTIMANDS[self.kind].better
+
+    @property
+    def convention(self) -> str:
+        return ESTIMANDS[self.kind].convention
 
 
 def measured(kind: str, value: float) -> Measured:
-    """A value of one of the table's quantities."""
-    facts = ESTIMANDS[kind]
-    return Measured(float(value), kind, facts.unit, facts.better, facts.convention)
+    """A value of one of the table's quantities. Raises KeyError for any other."""
+    ESTIMANDS[kind]
+    return Measured(value, kind)
 
 
 def stated(estimand: Estimand, metrics: Mapping[str, Metric]) -> dict[str, Any]:
@@ -51,6 +68,7 @@ def stated(estimand: Estimand, metrics: Mapping[str, Metric]) -> dict[str, Any]:
         "convention": facts.convention,
         "preferences": [dict(p) for p in estimand.preferences],
         "eps": estimand.eps,
+        **{name: value for name in ("target", "device_s") if (value := getattr(estimand, name)) is not None},
     }
 
 
@@ -61,7 +79,7 @@ def evp(scores: npt.ArrayLike, k: int, validation: npt.ArrayLike | None = None) 
     of validation. Drawing with replacement (Dodge et al. 2019) is biased low. Ties on validation share their scores.
     Raises ValueError for k above N / 2, where the curve leans on a few trials.
 
-    >>> evp([1.0, 2.0, 3.0, 4.0], 2).value.__round__(4)
+    >>> round(evp([1.0, 2.0, 3.0, 4.0], 2), 4)
     3.3333
     """
     y = np.asarray(scores, dtype=np.float64)

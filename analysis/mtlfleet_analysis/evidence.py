@@ -17,7 +17,11 @@ FAILED_STATES = ("diverged", "oom")  # outcomes that are scored worst
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One trial. ``values``: (split, task, metric) -> value of the checkpoint that validation chose."""
+    """One trial. ``values``: (split, task, metric) -> value of the checkpoint that validation chose.
+
+    ``curves``: (task, metric) -> (device seconds, validation reading) as it trained, for the metrics that claims about
+    speed and cost ask for; the seconds are spread evenly over the steps.
+    """
 
     trial: str
     phase: Literal["tune", "final"]
@@ -39,6 +43,7 @@ class Run:
     budget: str = "samples"
     started_at: str = ""  # ISO, UTC, of the first attempt
     values: Mapping[tuple[str, str, str], float] = field(default_factory=dict)
+    curves: Mapping[Reading, tuple[tuple[float, float], ...]] = field(default_factory=dict)
 
     @property
     def order(self) -> tuple[object, ...]:

@@ -149,7 +149,7 @@ def _unchosen(claim: Claim, pairing: Pairing) -> str:
 
 
 def _no_reference(evidence: Evidence, claim: Claim) -> str:
-    if claim.estimand.kind == "metric":
+    if not claim.estimand.relative:
         return ""
     if evidence.reference is None:
         return f"{claim.estimand.kind} needs single-task runs in the study: add a method with `use: stl`"
@@ -170,13 +170,15 @@ def _no_reference(evidence: Evidence, claim: Claim) -> str:
 
 def _interval_scale(evidence: Evidence, claim: Claim) -> str:
     """Percent changes leave out metrics without a true zero; a task must not vanish that way."""
+    if not claim.estimand.relative:
+        return ""
     lost: list[str] = []
     for dataset in dict.fromkeys(d for d, _ in places(evidence, claim)):
         scale = scale_of(evidence, evidence.phase("final"), dataset, "test")
         kept = wanted_readings(scale, claim.estimand, evidence)
         asked = [claim.estimand.task] if claim.estimand.task else dict.fromkeys(t for t, _ in scale.ranked)
         lost += [f"{dataset}.{t}" for t in asked if t not in {k for k, _ in kept}]
-    if claim.estimand.kind == "metric" or not lost:
+    if not lost:
         return ""
     return f"no metric with a true zero, so no percent change, for task {_some(lost)}"
 

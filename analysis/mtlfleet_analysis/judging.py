@@ -197,7 +197,7 @@ def _measured(made: Verdict, case: Case, decision: Decision, at: int, p_adjusted
             for r in others
         ],
         "datasets_needed": datasets_needed(claim, noise, own, case.eps) if noise else None,
-        "win_rate": win_rate([p.method for p in pairs], [p.baseline for p in pairs]).value,
+        "win_rate": win_rate([p.method for p in pairs], [p.baseline for p in pairs]),
         "e_value": test.e_value(case.eps) if isinstance(test, Anytime) else None,
         "follow_ups": follow_ups(case.gathered[at], decision, own, case.seed),
         **(question.facts or {}),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mtlfleet.errors import StoreDamaged
-from mtlfleet.plan.claims import Claim, claim_from
+from mtlfleet.plan.claims import ON_THE_WAY, Claim, claim_from
 from mtlfleet.plan.tasks import Metric
 from mtlfleet.store import claim_locks, write_document
 from mtlfleet_analysis.evidence import Evidence, External, Registration, Run, TaskFact, Trace, Twins
@@ -51,6 +52,11 @@ WHERE s.study_id = ? ORDER BY s.trial_id"""
 VALUES = """
 SELECT trial_id, split, task, metric, arg_max(value, step) AS value FROM metrics
 WHERE study_id = ? AND final AND split IN ('val', 'test') AND task <> '*' GROUP BY ALL ORDER BY ALL"""
+CURVES = """
+SELECT m.trial_id, m.task, m.metric, s.device_s * m.step / s.last_step AS device_s, m.value
+FROM metrics m JOIN trial_states s USING (study_id, trial_id)
+WHERE m.study_id = ? AND m.split = 'val' AND NOT m.final AND s.last_step > 0 AND s.device_s IS NOT NULL
+      AND list_contains(?, concat(m.task, '.', m.metric)) ORDER BY ALL"""
 
 
 TWINS = """
@@ -119,7 +125,7 @@ def from_store(study: Study | Asked, store: Store) -> Evidence:
     """Everything judging and the report read, from one consistent state of the store."""
     asked = study if isinstance(study, Asked) else asked_by(study)
     with store.session() as session:
-        runs = _runs(session, asked.name)
+        runs = _runs(session, asked.name, _along(asked.claims))
         metrics = _rows(session, "SELECT * FROM metric_defs WHERE study_id = ? ORDER BY metric", asked.name)
         tasks = _rows(session, "SELECT * FROM task_defs WHERE study_id = ? ORDER BY dataset, task", asked.name)
         twins = _rows(session, TWINS, asked.name)
@@ -167,7 +173,16 @@ def _metric(row: Mapping[str, Any]) -> Metric:
     )
 
 
-def _runs(answers: _Answers, study: str) -> tuple[Run, ...]:
+def _along(claims: Iterable[Claim]) -> list[str]:
+    """The metrics whose whole validation curves some claim asks for."""
+    return sorted({f"{c.estimand.task}.{c.estimand.metric}" for c in claims if c.estimand.kind in ON_THE_WAY})
+
+
+def _runs(answers: _Answers, study: str, along: list[str]) -> tuple[Run, ...]:
+    curves: dict[str, dict[tuple[str, str], list[tuple[float, float]]]] = {}
+    for row in answers.sql(CURVES, [study, along]).to_pylist() if along else ():
+        own = curves.setdefault(row["trial_id"], {}).setdefault((row["task"], row["metric"]), [])
+        own.append((row["device_s"], math.nan if row["value"] is None else row["value"]))
     values: dict[str, dict[tuple[str, str, str], float]] = {}
     for row in _rows(answers, VALUES, study):
         if row["value"] is not None:
@@ -194,6 +209,7 @@ def _runs(answers: _Answers, study: str) -> tuple[Run, ...]:
             budget=row["budget"],
             started_at=row["started_at"] or "",
             values=values.get(row["trial_id"], {}),
+            curves={at: tuple(points) for at, points in curves.get(row["trial_id"], {}).items()},
         )
         for row in _rows(answers, RUNS, study)
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from mtlfleet_analysis.estimands import Measured, measured
 from mtlfleet_analysis.signflip import Floats
 
 
@@ -28,7 +29,7 @@ def non_dominated(points: npt.ArrayLike, higher_is_better: Sequence[bool] | bool
 
 def hypervolume(
     points: npt.ArrayLike, reference: npt.ArrayLike, higher_is_better: Sequence[bool] | bool = False
-) -> float:
+) -> Measured:
     """Volume between ``points`` [points, objectives] and the ``reference`` point that at least one of them dominates.
 
     Compare only sets of equal size: more points and more noise both raise it. Exact, by slicing the last objective.
@@ -40,7 +41,7 @@ def hypervolume(
     ref = np.broadcast_to(np.asarray(reference, dtype=np.float64), (losses.shape[1],)) * signs
     if not np.isfinite(losses).all() or not np.isfinite(ref).all():
         raise ValueError("points and reference must be finite")
-    return _volume(losses[(losses < ref).all(axis=1)], ref)
+    return measured("hypervolume", _volume(losses[(losses < ref).all(axis=1)], ref))
 
 
 def hypervolume_ratio(
@@ -48,7 +49,7 @@ def hypervolume_ratio(
     others: npt.ArrayLike,
     reference: npt.ArrayLike,
     higher_is_better: Sequence[bool] | bool = False,
-) -> float:
+) -> Measured:
     """Hypervolume of one set over that of another, both [points, objectives] with equally many points.
 
     Raises ValueError for sets of different size, of which the larger one is favoured, and for an empty denominator.
@@ -57,14 +58,14 @@ def hypervolume_ratio(
     if a.shape != b.shape:
         raise ValueError(f"points and others: sets of equal size are compared, found {a.shape} and {b.shape}")
     volume = hypervolume(b, reference, higher_is_better)
-    if volume == 0:
+    if not volume > 0:
         raise ValueError("others: no point of it dominates the reference")
-    return hypervolume(a, reference, higher_is_better) / volume
+    return measured("hypervolume_ratio", hypervolume(a, reference, higher_is_better) / volume)
 
 
 def eps_indicator(
     points: npt.ArrayLike, others: npt.ArrayLike, higher_is_better: Sequence[bool] | bool = False
-) -> float:
+) -> Measured:
     """Additive epsilon: what every objective of ``points`` must gain for each of ``others`` to be weakly dominated.
 
     At most zero where ``points`` already dominate. Source: Zitzler et al., IEEE TEC 7, 2003.
@@ -76,7 +77,7 @@ def eps_indicator(
     b, _ = _as_losses(others, higher_is_better)
     if a.shape[1] != b.shape[1] or not (len(a) and len(b)):
         raise ValueError(f"expected two non-empty sets of one width, found shapes {a.shape} and {b.shape}")
-    return float((a[:, None, :] - b[None, :, :]).max(axis=2).min(axis=0).max())
+    return measured("eps_indicator", float((a[:, None, :] - b[None, :, :]).max(axis=2).min(axis=0).max()))
 
 
 def _volume(losses: Floats, ref: Floats) -> float:

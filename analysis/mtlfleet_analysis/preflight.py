@@ -14,8 +14,8 @@ from mtlfleet.plan.claims import Claim
 from mtlfleet.plan.streams import stream
 from mtlfleet_analysis.evidence import Evidence
 from mtlfleet_analysis.intervals import mean_of_means, resampled_mean
-from mtlfleet_analysis.pairing import pair
 from mtlfleet_analysis.planning import Noise, datasets_needed, seeds_needed
+from mtlfleet_analysis.questions import gather
 from mtlfleet_analysis.sequential import wealth
 from mtlfleet_analysis.signflip import Floats, sign_rows
 
@@ -105,7 +105,7 @@ def _noise(
     claim: Claim, of: Indices, architectures: int, seeds: int, pilot: Evidence | None
 ) -> tuple[Noise | None, str]:
     if pilot is not None and claim.estimand.kind not in ("every_task", "front_pref"):
-        pairs = pair(pilot, claim).pairs
+        pairs = gather(pilot, claim).shown.pairs
         d = np.array([p.difference for p in pairs])
         found = Noise.of(d, [p.stratum for p in pairs], [claim.family_of(p.dataset) for p in pairs]) if pairs else None
         if found is not None and len(found.within) == len(of) * architectures:

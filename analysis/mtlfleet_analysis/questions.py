@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from mtlfleet.plan.claims import Baseline, Claim, Estimand, Preference
+from mtlfleet.plan.claims import ON_THE_WAY, Baseline, Claim, Estimand, Preference
 from mtlfleet_analysis.decision import ShiftTest
 from mtlfleet_analysis.evidence import Evidence
 from mtlfleet_analysis.jointly import EveryPart, FrontTest
+from mtlfleet_analysis.pace import paced
 from mtlfleet_analysis.pairing import Choice, Pair, Pairing, pair, places, seeds_of
 from mtlfleet_analysis.scoring import Place
 from mtlfleet_analysis.sensitivity import dataset_means, main_test
@@ -63,6 +64,8 @@ def gather(evidence: Evidence, claim: Claim) -> Gathered:
     if kind == "every_task":
         shown = pair(evidence, replace(claim, estimand=Estimand(kind="delta_p")))
         return Gathered(claim, evidence, shown, dict(by_task(evidence, claim)))
+    if kind in ON_THE_WAY:
+        return Gathered(claim, evidence, pair(*paced(evidence, claim)), {})
     if kind != "front_pref":
         return Gathered(claim, evidence, pair(evidence, claim), {})
     parts: dict[str, Pairing] = {}

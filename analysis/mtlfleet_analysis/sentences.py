@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
+from mtlfleet.plan.claims import Estimand
 from mtlfleet_analysis.verdict import Verdict
 
 
@@ -88,7 +90,7 @@ def sentence(verdict: Verdict) -> str:
     if verdict.verdict == "invalid":
         return f"Not judged: {'; '.join(g.partition(': ')[2] for g in verdict.guards)}."
     finding = _safety(verdict) if verdict.claim.estimand.kind == "every_task" else _finding(verdict)
-    return f"{finding} ({_numbers(verdict)}).{_open(verdict)}{_tasks(verdict)}{_marks(verdict)}"
+    return f"{finding} ({_numbers(verdict)}).{_early(verdict)}{_open(verdict)}{_tasks(verdict)}{_marks(verdict)}"
 
 
 def _safety(verdict: Verdict) -> str:
@@ -118,7 +120,8 @@ def _tasks(verdict: Verdict) -> str:
 
 def _finding(verdict: Verdict) -> str:
     claim, label = verdict.claim, verdict.label
-    unit, method, base = short_unit(verdict.unit), claim.method, baseline_text(verdict)
+    unit, method = short_unit(verdict.unit), claim.method
+    base = baseline_text(verdict) + _on_the_way(claim.estimand)
     by = f"{number(abs(verdict.effect or 0.0))} {unit}"
     margin = f"{declared(claim.margin)} {unit}"
     mean = f"effect {signed(verdict.effect)} {unit}"
@@ -147,6 +150,15 @@ def _finding(verdict: Verdict) -> str:
     if label == "better":
         return f"{method} is better than {base} by {by}, more than {margin}"
     return f"{method} does not improve on {base} by as much as {margin}: {mean}"
+
+
+def _on_the_way(estimand: Estimand) -> str:
+    """What is compared where it is no score of the chosen checkpoint."""
+    if estimand.kind == "time_to_target":
+        return f" in the time to {estimand.task}.{estimand.metric} {declared(estimand.target or 0.0)} on validation"
+    if estimand.kind == "compute_matched":
+        return f" on validation after {declared(estimand.device_s or 0.0)} device seconds with tuning"
+    return ""
 
 
 def correction(verdict: Verdict) -> str:
@@ -186,13 +198,28 @@ def _looked(verdict: Verdict) -> str:
     return f", e = {number(verdict.detail['e_value'])}" if look["kind"] == "anytime" else ""
 
 
+def _early(verdict: Verdict) -> str:
+    """A decision before the last scheduled look."""
+    look = verdict.detail["look"]
+    early = look["kind"] == "group_sequential" and look["number"] < look["of"]
+    if not early or verdict.verdict not in ("supported", "refuted"):
+        return ""
+    seeds = counted(look["seeds"], "seed")
+    return (
+        f" Decided at look {look['number']} of {look['of']}, after {seeds} per dataset; later seeds do not change it."
+    )
+
+
 def _open(verdict: Verdict) -> str:
     """What would decide an inconclusive claim."""
     if verdict.verdict != "inconclusive":
         return ""
     if verdict.label == "sweep too coarse":
         return _finer(verdict)
-    if verdict.detail["look"]["kind"] == "anytime":
+    look = verdict.detail["look"]
+    if look["kind"] == "group_sequential" and look["number"] < look["of"]:
+        return f" The next look is at {verdict.claim.stopping.looks[look['number']]} seeds (now {look['seeds']})."
+    if look["kind"] == "anytime":
         return " More seeds may be added and looked at at no cost in error."
     if not verdict.claim.margin > 0:
         return " Declare a margin to learn how many seeds would decide it."
@@ -218,6 +245,14 @@ def _finer(verdict: Verdict) -> str:
     return text + (f"; weights to add: {weights}." if weights else ".")
 
 
+def _untuned(trials: Mapping[str, int]) -> str:
+    """A win over scalarization that nobody tuned is another claim than one over tuned scalarization."""
+    names = [method for method, count in trials.items() if not count]
+    if len(names) == len(trials):
+        return " Nothing was tuned."
+    return f" Not tuned: {', '.join(names)}." if names else ""
+
+
 def _marks(verdict: Verdict) -> str:
     failures = verdict.detail["failures"]
     text = "".join(
@@ -233,6 +268,7 @@ def _marks(verdict: Verdict) -> str:
         text += (
             f" Failed runs scored worst: {failures['method']} of the method, {failures['baseline']} of the baseline."
         )
+    text += _untuned(verdict.detail["budget"]["tuning_trials"])
     if verdict.detail["parity"]["status"] == "waived":
         text += f" Equal tuning was waived: {verdict.detail['parity']['reason'] or 'no reason given'}."
     if verdict.fragile:

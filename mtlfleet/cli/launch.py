@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mtlfleet.cli import output
+from mtlfleet.cli import looks, output
 from mtlfleet.errors import FleetError, UsageError, nearest
 from mtlfleet.plan import Study, Trial
 
@@ -79,6 +79,7 @@ def _known(study: Study, axis: str, values: set[str]) -> None:
 @click.option("--only", metavar="AXIS=VALUE,...", help="Only these cells; several values as a|b.")
 @click.option("--max-concurrent", type=click.IntRange(min=1), metavar="N", help="At most N trials at once.")
 @click.option("--progress", type=click.Choice(["auto", "plain", "none"]), default="auto", show_default=True)
+@click.option("--until-decided", is_flag=True, help="Look by look; stop when every claim is decided.")
 @click.option("--dry-run", is_flag=True, help="Say what would run, and run nothing.")
 @click.option("--json", "json_", is_flag=True, help="One object on stdout: mtlfleet/launch/1.")
 @click.pass_context
@@ -89,6 +90,7 @@ def command(
     only: str | None,
     max_concurrent: int | None,
     progress: str,
+    until_decided: bool,
     dry_run: bool,
     json_: bool,
 ) -> None:
@@ -98,13 +100,16 @@ def command(
     """
     loaded = Study.load(output.study_file(study))
     wanted = parse_only(loaded, only)
+    if dry_run and until_decided:
+        raise UsageError("--dry-run and --until-decided exclude each other: what is needed is known from results only")
     if dry_run:
         _dry_run(loaded, wanted)
         return
     from mtlfleet.launch.driver import Options, launch
 
     require_mirrors(loaded)
-    outcome = launch(loaded, Options(address, max_concurrent, progress, wanted=wanted))
+    options = Options(address, max_concurrent, progress, wanted=wanted)
+    outcome = looks.until_decided(loaded, options, launch) if until_decided else launch(loaded, options)
     conclude(ctx, study, loaded, outcome, json_)
 
 

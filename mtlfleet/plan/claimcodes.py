@@ -79,9 +79,10 @@ CLAIM_CODES: Mapping[str, Explanation] = {
     ),
     "E211": Explanation(
         "an estimand that cannot carry the claim",
-        "Some numbers describe and cannot be claimed (ranks, profiles, hypervolumes, curves over budgets); others "
+        "Some numbers describe and cannot be claimed (ranks, profiles, hypervolumes, tuning curves); others "
         "answer only some kinds of claim: every_task is for non-inferiority, front_pref for superiority or "
-        "no_better_than, a percent change for metrics with a true zero.",
+        "no_better_than, a percent change for metrics with a true zero; time_to_target needs its target and "
+        "compute_matched its device seconds.",
         "estimand: {kind: front_pref, w: equal}\nbaseline: {sweep: [ls-1, ls-2, ls-3]}",
     ),
     "E212": Explanation(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from mtlfleet.errors import Place, nearest
+from mtlfleet.plan.claims import ON_THE_WAY
 from mtlfleet.plan.claimschema import ClaimEntry
 from mtlfleet.plan.document import Loc
 from mtlfleet.plan.draft import SECTIONS, Draft
@@ -15,7 +16,7 @@ from mtlfleet.plan.metrics import known_metric
 from mtlfleet.plan.schema import SeedRange
 from mtlfleet.plan.tasks import METRICS
 
-_OF_A_METRIC = ("metric", "delta_task")
+_OF_A_METRIC = ("metric", "delta_task", *ON_THE_WAY)
 _PARITY = (
     "set search.trials_per_method and a common space, or declare `parity: waived` with a reason (printed in the report)"
 )
@@ -182,7 +183,8 @@ def _cells_of(draft: Draft, claim: ClaimEntry) -> list[tuple[str, str]]:
 def _reference(draft: Draft, claim: ClaimEntry, place: Place) -> None:
     """Both averages are relative to single-task runs on the same dataset and architecture."""
     study = draft.shaped.model
-    if claim.estimand.kind == "metric" or any(("method", m) not in draft.entries for m in draft.ids("method")):
+    absolute = claim.estimand.kind in ("metric", *ON_THE_WAY)
+    if absolute or any(("method", m) not in draft.entries for m in draft.ids("method")):
         return
     singles = [m for m in study.methods if draft.single_task(m)]
     for dataset, architecture in _cells_of(draft, claim):

@@ -11,7 +11,10 @@ PROTOCOL_VERSION = 2  # of the judging rules; part of every registration hash
 
 Alternative = Literal["superiority", "non_inferiority", "equivalence", "no_better_than"]
 Scope = Literal["these_datasets", "datasets_like_these"]
-Kind = Literal["delta_m", "delta_p", "delta_task", "metric", "every_task", "front_pref"]
+Kind = Literal[
+    "delta_m", "delta_p", "delta_task", "metric", "every_task", "front_pref", "compute_matched", "time_to_target"
+]  # fmt: skip
+ON_THE_WAY = ("compute_matched", "time_to_target")  # read along the validation curve, against device seconds
 Preference = tuple[tuple[str, float], ...]  # (task, weight); empty: every task the same
 
 
@@ -23,7 +26,9 @@ class Estimand:
     ``delta_task``: percent change of one metric; ``metric``: one task's metric itself; ``every_task``: each task's own
     percent change, all at once (safety); ``front_pref``: percent changes weighted by each of the declared
     ``preferences``, against every point of a sweep or the one that validation chose. ``eps``: by how much a sweep must
-    be beaten, the bulge of the sweep itself if None. A verdict prints its effect as an improvement: positive = better.
+    be beaten, the bulge of the sweep itself if None. ``time_to_target``: device seconds until one task's metric reaches
+    ``target`` on validation; ``compute_matched``: that metric on validation once ``device_s`` device seconds are spent,
+    the arm's tuning included. A verdict prints its effect as an improvement: positive = better.
     """
 
     kind: Kind = "delta_m"
@@ -31,15 +36,19 @@ class Estimand:
     metric: str | None = None
     preferences: tuple[Preference, ...] = ()
     eps: float | None = None
+    target: float | None = None
+    device_s: float | None = None
 
     @property
     def unit(self) -> str:
-        return "percentage points" if self.kind != "metric" else f"{self.task}.{self.metric}"
+        if self.relative:
+            return "percentage points"
+        return "device seconds" if self.kind == "time_to_target" else f"{self.task}.{self.metric}"
 
     @property
     def relative(self) -> bool:
         """Whether it is a percent change, which needs single-task runs in the study."""
-        return self.kind != "metric"
+        return self.kind != "metric" and self.kind not in ON_THE_WAY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +119,12 @@ class Claim:
     def to_dict(self) -> dict[str, Any]:
         """JSON values. A field of ``_LATER`` is there only where it says something: what was locked before it existed
         keeps its hash."""
-        return {name: value for name, value in asdict(self).items() if value or name not in _LATER}
+        found = {name: value for name, value in asdict(self).items() if value or name not in _LATER}
+        kept = {name: v for name, v in found["estimand"].items() if v is not None or name not in _LATER}
+        return {**found, "estimand": kept}
 
 
-_LATER = ("dataset_families", "failures_reason")
+_LATER = ("dataset_families", "failures_reason", "target", "device_s")
 
 
 def claim_from(raw: dict[str, Any]) -> Claim:

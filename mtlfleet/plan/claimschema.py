@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt, MaxLen, MinLen
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AllowInfNan, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from mtlfleet.plan.scalars import Absent, Id, Shape, Text
 
@@ -43,14 +43,14 @@ def _preference_kind(value: Any) -> str:
 
 
 class EstimandEntry(Shape):
-    """What is measured. The kinds after front_pref are descriptions and refused as claims, each with its reason."""
+    """What is measured. The kinds after time_to_target are descriptions and refused as claims, each with its reason."""
 
     kind: Literal[
-        "delta_m", "delta_p", "delta_task", "metric", "every_task", "front_pref",
+        "delta_m", "delta_p", "delta_task", "metric", "every_task", "front_pref", "compute_matched", "time_to_target",
         "mean_rank", "win_rate", "probability_of_improvement", "iqm", "profile", "hypervolume", "hypervolume_ratio",
-        "eps_indicator", "evp", "compute_matched", "time_to_target",
+        "eps_indicator", "evp",
     ] = "delta_m"  # fmt: skip
-    metric: str | Absent = Field(default=None, description="task.metric, for kinds metric and delta_task")
+    metric: str | Absent = Field(default=None, description="task.metric, for the kinds about one metric")
     w: (
         Annotated[
             Annotated[Literal["equal"], Tag("word")]
@@ -63,6 +63,12 @@ class EstimandEntry(Shape):
     eps: Annotated[float, Gt(0)] | Absent = Field(
         default=None,
         description="by how much a sweep must be beaten; default: how far it bulges between its points",
+    )
+    target: Annotated[float, AllowInfNan(False)] | Absent = Field(
+        default=None, description="for time_to_target: the validation reading to reach, set from a baseline beforehand"
+    )
+    device_s: Annotated[float, Gt(0), AllowInfNan(False)] | Absent = Field(
+        default=None, description="for compute_matched: device seconds each arm may spend, its tuning included"
     )
 
 

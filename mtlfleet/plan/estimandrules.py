@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
+from mtlfleet.plan.claims import Kind
 from mtlfleet.plan.claimschema import ClaimEntry
 from mtlfleet.plan.document import Loc
 from mtlfleet.plan.draft import Draft
@@ -11,7 +13,7 @@ from mtlfleet.plan.estimands import ESTIMANDS
 from mtlfleet.plan.schema import SeedRange
 
 DESCRIPTIONS = {kind: facts.refused for kind, facts in ESTIMANDS.items() if facts.refused}
-_INSTEAD = "estimand: {kind: delta_m}, delta_p, delta_task, metric, every_task or front_pref"
+_INSTEAD = f"estimand: {{kind: delta_m}}, {', '.join(get_args(Kind)[1:])}"
 
 
 def check_estimand(draft: Draft, claim: ClaimEntry, loc: Loc) -> None:
@@ -42,6 +44,20 @@ def _misfits(claim: ClaimEntry) -> Iterator[str]:
         yield "the e-process follows one difference; several at once are looked at on a schedule"
     if kind == "every_task" and claim.scope == "datasets_like_these":
         yield "safety is shown task by task on the datasets that were run: scope: these_datasets"
+    yield from _on_the_way(claim)
+
+
+def _on_the_way(claim: ClaimEntry) -> Iterator[str]:
+    """What the kinds that are read along a curve need beside a metric, and where a second is no unit."""
+    kind, given = claim.estimand.kind, claim.estimand
+    needs = {"time_to_target": ("target", given.target), "compute_matched": ("device_s", given.device_s)}
+    for owner, (name, value) in needs.items():
+        if kind == owner and value is None:
+            yield f"{kind} needs `{name}`, declared before the runs"
+        if kind != owner and value is not None:
+            yield f"`{name}` belongs to {owner}"
+    if kind == "time_to_target" and claim.scope == "datasets_like_these":
+        yield "seconds of one dataset are none of another: scope: these_datasets"
 
 
 def _preferences(draft: Draft, claim: ClaimEntry, loc: Loc) -> None:

@@ -42,6 +42,18 @@ ESTIMANDS: Mapping[str, EstimandFacts] = {
         PERCENT, "higher", f"{STL}; tasks weighted by a declared preference, against the best point of a sweep",
         "better than tuned scalarization under a declared preference",
     ),
+    "compute_matched": EstimandFacts(
+        "the metric's own", "higher",
+        "on validation: the last reading within a declared number of device seconds, the arm's tuning counted first; "
+        "none by then is scored worst; a run's seconds are spread evenly over its steps",
+        "worth its cost",
+    ),
+    "time_to_target": EstimandFacts(
+        "device seconds", "lower",
+        "on validation: until a reading reaches the declared target; never, or failed: the seconds of the arms' "
+        "longest run of that dataset; a run's seconds are spread evenly over its steps; tuning not counted",
+        "training speed",
+    ),
     "mean_rank": EstimandFacts(
         "ranks", "lower", "1 is best; ties averaged unless said otherwise", "ordering the leaderboard",
         "a mean rank depends on which other methods are in the study and has no size that a margin could bound; it "
@@ -85,16 +97,7 @@ ESTIMANDS: Mapping[str, EstimandFacts] = {
         "of the scores", "higher", "best of k by validation, drawn without replacement (U-form), k <= N / 2",
         "better at a tuning budget of k",
         "the expected validation-selected test performance needs a test reading of every tuning run, and those stay "
-        "locked; the report draws it on validation",
-    ),
-    "compute_matched": EstimandFacts(
-        "of the scores", "higher", "the last score within a budget of device seconds", "worth its cost",
-        "equal device time is a condition of a comparison, not a score: set `compute_tolerance`",
-    ),
-    "time_to_target": EstimandFacts(
-        "steps or seconds", "lower", "first time a target set beforehand is reached; infinite if never",
-        "training speed",
-        "its target has to be set from a baseline beforehand, and a run that is still training is read on validation "
-        "only; the table `metrics` has what was measured",
+        "locked; on validation, one draw of configurations is shared by all seeds, which are then no sample of what "
+        "tuning would give; the report draws the curve",
     ),
 }  # fmt: skip

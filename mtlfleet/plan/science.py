@@ -71,6 +71,8 @@ def _estimand(given: EstimandEntry) -> Estimand:
         metric=metric or None,
         preferences=tuple(tuple(sorted(w.items())) for w in weights),
         eps=given.eps,
+        target=given.target,
+        device_s=given.device_s,
     )
 
 

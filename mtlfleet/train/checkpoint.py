@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import pickle
 import random
 from collections.abc import Mapping
@@ -21,6 +22,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from mtlfleet.plan.place import Root
+from mtlfleet.store import open_checkpoint, restorables
+
+log = logging.getLogger(__name__)
 
 Weights = Mapping[str, Tensor]
 Loaded = tuple[dict[str, Tensor], dict[str, Tensor] | None, dict[str, Any]]  # model, best or None, the rest
@@ -93,3 +99,19 @@ def _plain(weights: Weights) -> dict[str, Tensor]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def newest(root: Root, study: str, trial: str) -> tuple[str, Loaded] | None:
+    """The newest checkpoint that counts and can be read whole; a damaged one costs work, not the trial."""
+    for found in restorables(root, study, trial):
+        try:
+            return found.key, read(root, found.key)
+        except UNREADABLE as error:
+            log.warning("checkpoint %s cannot be read and is passed over: %s", found.key, error)
+    return None
+
+
+def read(root: Root, key: str) -> Loaded:
+    """``load`` of the checkpoint with a key in the store."""
+    with open_checkpoint(root, key) as folder:
+        return load(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Mapping
@@ -17,14 +16,7 @@ from mtlfleet.engine import GradientEngine, StepInfo, average_buffers, kept_buff
 from mtlfleet.engine.contract import Context
 from mtlfleet.plan.streams import stream
 from mtlfleet.plan.trial import Trial
-from mtlfleet.store import (
-    AttemptWriter,
-    checkpoint_key,
-    new_checkpoint,
-    open_checkpoint,
-    prune_checkpoints,
-    restorables,
-)
+from mtlfleet.store import AttemptWriter, checkpoint_key, new_checkpoint, prune_checkpoints
 from mtlfleet.strategies.base import Phase
 from mtlfleet.train import checkpoint
 from mtlfleet.train.build import Parts, Site, build, seed_torch
@@ -37,8 +29,6 @@ from mtlfleet.train.optimizers import Optimizers, refuse_second_optimizer, rest_
 from mtlfleet.train.phases import enter, frozen, phase_at
 from mtlfleet.train.progress import Position, Progress
 from mtlfleet.train.records import Records
-
-log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 30.0  # between checkpoints of a trial that does not name a number of steps
 
@@ -81,36 +71,22 @@ class TrialRun:
         return self._progress("running")
 
     def _restore_and_claim(self, facts: Mapping[str, object]) -> None:
-        found = self._readable_checkpoint() if self.comm.rank == 0 else None
+        place = (self.site.root, self.site.study, self.trial.id)
+        found = checkpoint.newest(*place) if self.comm.rank == 0 else None
         key: str | None = self.comm.share(found[0] if found else None)
         if key is not None:
-            self._restore(found[1] if found else self._load(key))
+            self._restore(found[1] if found else checkpoint.read(self.site.root, key))
         self.writer: AttemptWriter | None = None
         if self.comm.rank == 0:
             # Claimed after loading: the step written down is the step that was really restored.
             self.writer = AttemptWriter.claim(
-                self.site.root,
-                self.site.study,
-                self.trial.id,
+                *place,
                 restored_step=self.position.step,
                 restored_checkpoint=key,
                 world_size=self.comm.world,
                 facts=facts,
             )
         self.attempt: int = self.comm.share(self.writer.attempt if self.writer else None)
-
-    def _readable_checkpoint(self) -> tuple[str, checkpoint.Loaded] | None:
-        """The newest checkpoint that counts and can be read whole; a damaged one costs work, not the trial."""
-        for found in restorables(self.site.root, self.site.study, self.trial.id):
-            try:
-                return found.key, self._load(found.key)
-            except checkpoint.UNREADABLE as error:
-                log.warning("checkpoint %s cannot be read and is passed over: %s", found.key, error)
-        return None
-
-    def _load(self, key: str) -> checkpoint.Loaded:
-        with open_checkpoint(self.site.root, key) as folder:
-            return checkpoint.load(folder)
 
     def advance(self, seconds: float = 1.0) -> Progress:
         """Train to the first evaluation or checkpoint boundary at least ``seconds`` away, or to the end.

@@ -219,6 +219,7 @@ def test_figures_show_what_they_are_about(browser: Any, ordinary: Path) -> None:
     assert (
         visit.count("#tuning .mark-symbol path") >= 2 * 4 * 2
     )  # by trials and hours, four methods, one and two trials
+    assert visit.count("#tuning .mark-rule.layer_2_marks line") == 2 * 4  # the budget of each
     assert visit.count("#ranks") == 0  # two datasets
     assert visit.count("#seeds svg") == 2
     assert visit.count("#seeds .mark-symbol path") >= 2 * 4 * 4
@@ -233,6 +234,34 @@ def test_figures_show_what_they_are_about(browser: Any, ordinary: Path) -> None:
         ".filter(c => c === 'rgba(0, 0, 0, 0)').length"
     )
     assert colours == 0
+
+
+@pytest.mark.parametrize(("width", "tasks"), [(390, ("left", "right")), (1280, ("left", "middle", "right"))])
+def test_claims_about_fronts_are_drawn(browser: Any, tmp_path: Path, width: int, tasks: tuple[str, ...]) -> None:
+    sweep = {"w2": 0.2, "w5": 0.5, "w8": 0.8}
+    front = Estimand(kind="front_pref")
+    one = Claim(id="f", method="mto", baseline=Baseline(best_of=tuple(sweep), sweep=True), margin=2.0, estimand=front)
+    given = {
+        "effects": {**dict.fromkeys(sweep, 0.0), "mto": 3.0},
+        "sweep": sweep,
+        "datasets": ("digits",),
+        "tasks": tasks,
+    }
+    path = of_evidence(simulate(Design(**given), 0, [one]), [one]).write(tmp_path / "report.html")[0]
+    visit = Visit(browser, path, width)
+    assert visit.complaints == [] and visit.overflow() <= 0
+    panels = len(tasks) * (len(tasks) - 1) // 2
+    assert visit.count("#tradeoffs svg") == (2 if panels == 1 else 3)
+    last = "#tradeoffs .fronts svg"
+    bands = ".layer_0_marks.mark-line path" if panels == 1 else ".layer_0_marks.mark-rect path"
+    assert visit.count(f"{last} {bands}") == 1
+    assert visit.count(f"{last} .layer_1_marks path, {last} .layer_1_marks line") == 1  # the preference
+    assert visit.count(f"{last} .mark-symbol path") >= 4 * 5 + 4  # seeds and means of four methods
+    if panels > 1:
+        matrix = "#tradeoffs .whole svg"
+        assert visit.count(f"{matrix} .mark-symbol path") >= panels * (5 * 5 + 5)
+        shrunk = f"document.querySelector('{matrix}').getBoundingClientRect().width"
+        assert visit.page.evaluate(shrunk) > 700, "a matrix stands over the whole width, or is scrolled"
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)

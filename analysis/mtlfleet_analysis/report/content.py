@@ -7,12 +7,31 @@ from typing import Any
 
 from mtlfleet_analysis.curves import RunScore, dataset_ranks, run_scores, tuning_curves
 from mtlfleet_analysis.evidence import Evidence
+from mtlfleet_analysis.fronts import fronts
 from mtlfleet_analysis.readings import changes, tradeoffs
-from mtlfleet_analysis.report import claim_figures, curve_figures, method_figures, queries, tables
+from mtlfleet_analysis.report import claim_figures, curve_figures, front_figures, method_figures, queries, tables
 from mtlfleet_analysis.report.cards import card
 from mtlfleet_analysis.report.drawing import Figure, figure
 from mtlfleet_analysis.report.palette import badge
+from mtlfleet_analysis.sentences import number
 from mtlfleet_analysis.verdict import Verdict
+
+PAIR = (
+    "Validation. Circles: configurations a baseline tried, without those far from every final run; a line joins those "
+    "that no other one beats. Dashed: a declared sweep of weights, in their order. Crosses: seeds of the final runs; "
+    "filled: their means. Up and right is better."
+)
+MANY = "Validation, mean over seeds; each axis runs from the worst to the best method. Up is better."
+MATRIX = "Validation, two tasks at a time: circles are configurations tried, crosses seeds, filled points their means."
+FRONT = (
+    "Test, percent change of each task against single-task learning, failed runs scored worst. Each straight line is a "
+    "declared preference through the best point of the sweep; a claim has to be past the band beside it, eps wide: "
+    "that no point of the sweep dominates a method proves nothing."
+)
+PREFERRED = (
+    "Test, percent change of the tasks under the declared preference, failed runs scored worst; crosses: seeds. The "
+    "line is the best point of the sweep; a claim has to be past the band beside it, eps wide."
+)
 
 
 def content(evidence: Evidence, verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -30,6 +49,7 @@ def content(evidence: Evidence, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "external": tables.external(evidence),
         "twins": tables.twins(evidence),
         "tradeoffs": _tradeoffs(evidence, verdicts),
+        "fronts": _fronts(evidence, verdicts),
         "heats": _heats(evidence),
         "profiles": _profiles(evidence, scores),
         "tuning": _tuning(evidence),
@@ -99,19 +119,31 @@ def _tradeoffs(evidence: Evidence, verdicts: Sequence[Verdict]) -> list[Figure]:
     found: list[Figure] = []
     sweeps = {name for v in verdicts for name in v.claim.baseline.best_of if not v.claim.baseline.sweep}
     declared = [v.claim.baseline.best_of for v in verdicts if v.claim.baseline.sweep]
+    methods = list(evidence.methods)
     for i, t in enumerate(tradeoffs(evidence, sweeps, declared)):
         title = _title(evidence, t.dataset, t.architecture)
-        two = len(t.tasks) == 2
-        spec = (method_figures.pareto if two else method_figures.parallel)(t, list(evidence.methods), title)
         description = f"Trade-off between {len(t.tasks)} tasks of {t.dataset} for {len(evidence.methods)} methods"
-        caption = (
-            "Validation. Circles: configurations a baseline tried, without those far from every final run; a line "
-            "joins those that no other one beats. Dashed: a declared sweep of weights, in their order. Crosses: seeds "
-            "of the final runs; filled: their means. Up and right is better."
-            if two
-            else "Validation, mean over seeds; each axis runs from the worst to the best method. Up is better."
-        )
-        found.append(figure(spec, f"front{i}", description, caption))
+        if len(t.tasks) == 2:
+            found.append(figure(method_figures.pareto(t, methods, title), f"front{i}", description, PAIR))
+            continue
+        found.append(figure(method_figures.parallel(t, methods, title), f"front{i}", description, MANY))
+        if len(t.tasks) <= front_figures.MOST_TASKS:
+            spec = front_figures.matrix(t, methods, title)
+            found.append(figure(spec, f"matrix{i}", f"{description}, two at a time", MATRIX))
+    return found
+
+
+def _fronts(evidence: Evidence, verdicts: Sequence[Verdict]) -> list[Figure]:
+    """Of every claim on a front, one figure a place, with what it prefers and what must be beaten."""
+    found: list[Figure] = []
+    methods = list(evidence.methods)
+    for one in (f for v in verdicts for f in fronts(evidence, v)):
+        where = one.tradeoff
+        title = f"{one.claim}: {_title(evidence, where.dataset, where.architecture)}, eps {number(one.eps)} pp"
+        two = len(where.tasks) == 2
+        spec = (front_figures.front if two else front_figures.preferred)(one, methods, title)
+        description = f"Claim {one.claim} on {where.dataset}: {one.method}, the sweep, and the declared preference"
+        found.append(figure(spec, f"claimed{len(found)}", description, FRONT if two else PREFERRED))
     return found
 
 
@@ -139,16 +171,21 @@ def _profiles(evidence: Evidence, scores: Sequence[RunScore]) -> list[Figure]:
 
 
 def _tuning(evidence: Evidence) -> list[Figure]:
-    curves = [c for c in tuning_curves(evidence) if len(c.values) > 1]
+    curves, methods = [c for c in tuning_curves(evidence) if len(c.values) > 1], list(evidence.methods)
     caption = (
         "Expected best validation score of k configurations drawn without replacement, mean over places, for k up to "
         "half of those tried: what a smaller tuning budget would have given; by trials, and by the device hours they "
-        "took."
+        "took. Dashed: the whole budget of each method."
     )
     if not curves:
         return []
     return [
-        figure(curve_figures.tuning(curves, by, ""), f"evp-{by}", f"Expected best score by {by}", caption)
+        figure(
+            curve_figures.tuning(curves, methods, by, ""),
+            f"evp-{by}",
+            f"Expected best score by {by}",
+            caption,
+        )
         for by in ("trials", "hours")
     ]
 

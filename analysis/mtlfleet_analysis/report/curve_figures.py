@@ -14,14 +14,15 @@ LINE_LEGEND: Spec = {**METHOD_LEGEND, "symbolType": "stroke", "symbolSize": 500}
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 4])
 
 
-def _dashes(shown: Sequence[str]) -> Spec:
+def _dashes(shown: Sequence[str], methods: Sequence[str]) -> Spec:
     """Hues repeat for some eyes: neighbours in the legend differ in their dashes too."""
-    scale = {"domain": list(shown), "range": [DASHES[i % len(DASHES)] for i in range(len(shown))]}
-    return {"field": "method", "type": "nominal", "scale": scale, "legend": LINE_LEGEND}
+    scale = {"domain": list(methods), "range": [DASHES[i % len(DASHES)] for i in range(len(methods))]}
+    return {"field": "method", "type": "nominal", "scale": scale, "legend": {**LINE_LEGEND, "values": list(shown)}}
 
 
-def _coloured(shown: Sequence[str]) -> Spec:
-    return {"field": "method", "type": "nominal", "scale": method_colours(shown), "legend": LINE_LEGEND}
+def _coloured(shown: Sequence[str], methods: Sequence[str]) -> Spec:
+    legend = {**LINE_LEGEND, "values": list(shown)}
+    return {"field": "method", "type": "nominal", "scale": method_colours(methods), "legend": legend}
 
 
 def profiles(scores: Sequence[RunScore], methods: Sequence[str], title: str) -> Spec:
@@ -44,31 +45,41 @@ def profiles(scores: Sequence[RunScore], methods: Sequence[str], title: str) -> 
         width=480,
         height=240,
         mark={"type": "line", "interpolate": "step-before", "strokeWidth": 2, "opacity": 0.9},
-        encoding={"x": x, "y": y, "color": _coloured(shown), "strokeDash": _dashes(shown), "order": {"field": "x"}},
-    )
+        encoding={
+            "x": x, "y": y, "color": _coloured(shown, methods), "strokeDash": _dashes(shown, methods),
+            "order": {"field": "x"},
+        },
+    )  # fmt: skip
 
 
-def tuning(curves: Sequence[TuningCurve], by: str, title: str) -> Spec:
-    """Expected best on validation after k trials (``trials``) or the device hours they take (``hours``)."""
+def tuning(curves: Sequence[TuningCurve], methods: Sequence[str], by: str, title: str) -> Spec:
+    """Expected best on validation after k trials (``trials``) or the device hours they take (``hours``).
+
+    A dashed line stands at what each method was tuned with, of which the curve covers the first half.
+    """
     shown = [c.method for c in curves]
     rows: list[Spec] = [
         {"method": c.method, "x": float(i + 1) if by == "trials" else c.hours[i], "value": v}
         for c in curves
         for i, v in enumerate(c.values)
     ]
+    budgets = [{"method": c.method, "x": float(c.trials) if by == "trials" else c.hours[0] * c.trials} for c in curves]
     words = {"trials": "configurations tried", "hours": "device hours of tuning, per place"}[by]
-    ticks = {"values": sorted({r["x"] for r in rows}), "format": "d"} if by == "trials" else {"format": ".3~g"}
-    x = amount("x", extent([r["x"] for r in rows]), words, tickCount=5, **ticks)
+    at = [r["x"] for r in (*rows, *budgets)]
+    ticks = {"values": sorted(set(at)), "format": "d"} if by == "trials" else {"format": ".3~g"}
+    x = amount("x", extent(at), words, tickCount=5, **ticks)
+    budget = {"type": "rule", "strokeDash": [3, 3], "strokeWidth": 1.2, "opacity": 0.7}
     y = amount("value", extent([r["value"] for r in rows]), "expected best improvement (pp)", tickCount=5)
     return spec(
         title=title,
         data={"values": rows},
         width=330,
         height=230,
-        encoding={"x": x, "y": y, "color": _coloured(shown)},
+        encoding={"x": x, "y": y, "color": _coloured(shown, methods)},
         layer=[
-            {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"strokeDash": _dashes(shown)}},
+            {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"strokeDash": _dashes(shown, methods)}},
             {"mark": {"type": "point", "filled": True, "size": 40, "opacity": 1}},
+            {"data": {"values": budgets}, "mark": budget, "encoding": {"y": None}},
         ],
     )
 
@@ -125,7 +136,7 @@ def strips(scores: Sequence[RunScore], methods: Sequence[str], title: str) -> Sp
         layer=[
             {"mark": line, "encoding": {"detail": {"field": "seed"}, "order": along}},
             {"mark": {"type": "point", "filled": True, "size": 46, "opacity": 0.9, "stroke": PAPER, "strokeWidth": 0.6},
-             "encoding": {"shape": shape, "color": {**_coloured(shown), "legend": None}}},
+             "encoding": {"shape": shape, "color": {**_coloured(shown, methods), "legend": None}}},
         ],
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from mtlfleet_analysis.report.palette import BLUE, INK, MARKS, METHODS, MUTED, O
 from mtlfleet_analysis.report.vega import Spec, amount, extent, names, spec
 
 
+# A method looks the same in every figure of a page: the scales' domains are all methods of the study, whoever is shown.
 def method_shapes(methods: Sequence[str]) -> Spec:
     return {"domain": list(methods), "range": [MARKS[i % len(MARKS)] for i in range(len(methods))]}
 
@@ -17,12 +18,16 @@ def method_colours(methods: Sequence[str]) -> Spec:
     return {"domain": list(methods), "range": [METHODS[i % len(METHODS)] for i in range(len(methods))]}
 
 
+def method_legend(shown: Sequence[str]) -> Spec:
+    return {**METHOD_LEGEND, "values": list(shown)}
+
+
 METHOD_LEGEND: Spec = {
     "title": None, "orient": "bottom", "columns": 4, "symbolOpacity": 1, "symbolStrokeWidth": 2,
 }  # fmt: skip
 
 
-def pareto(tradeoff: Tradeoff, methods: Sequence[str], title: str) -> Spec:
+def pareto(tradeoff: Tradeoff, methods: Sequence[str], title: str, ticks: int = 5) -> Spec:
     """Two tasks, validation: configurations tried, the front among them joined, seeds and means. Up-right is better.
 
     Only configurations that nothing of the same baseline beats are joined, so that a line never links two learning
@@ -33,9 +38,9 @@ def pareto(tradeoff: Tradeoff, methods: Sequence[str], title: str) -> Spec:
          for i, p in enumerate(tradeoff.points)]
     )  # fmt: skip
     shown = [m for m in methods if any(r["method"] == m for r in rows)]
-    colour = {"field": "method", "type": "nominal", "scale": method_colours(shown), "legend": METHOD_LEGEND}
-    shape = {**colour, "scale": method_shapes(shown)}
-    at = {"x": _axis(tradeoff, 0, "x", rows), "y": _axis(tradeoff, 1, "y", rows)}
+    colour = {"field": "method", "type": "nominal", "scale": method_colours(methods), "legend": method_legend(shown)}
+    shape = {**colour, "scale": method_shapes(methods)}
+    at = {"x": _axis(tradeoff, 0, "x", rows, ticks), "y": _axis(tradeoff, 1, "y", rows, ticks)}
     hollow = {"type": "point", "filled": False, "size": 26, "opacity": 0.9}
     disc = {"type": "point", "filled": True, "size": 120, "opacity": 1, "stroke": PAPER, "strokeWidth": 1.2}
     joined = {"type": "line", "strokeWidth": 1.5, "opacity": 0.7}
@@ -73,12 +78,12 @@ def _within(rows: list[Spec]) -> list[Spec]:
     return [r for r in rows if r["kind"] not in ("tried", "front") or near(r)]
 
 
-def _axis(tradeoff: Tradeoff, index: int, field: str, rows: Sequence[Spec]) -> Spec:
+def _axis(tradeoff: Tradeoff, index: int, field: str, rows: Sequence[Spec], ticks: int) -> Spec:
     """One task's primary metric, turned so that further out is better."""
     (task, metric), up = tradeoff.tasks[index], tradeoff.up[index]
     title = f"{task} {metric} ({'higher' if up else 'lower'} is better)"
     domain = extent([r[field] for r in rows])
-    return amount(field, domain, title, reverse=not up, tickCount=5, format=".3~g", gridOpacity=0.6)
+    return amount(field, domain, title, reverse=not up, tickCount=ticks, format=".3~g", gridOpacity=0.6)
 
 
 def parallel(tradeoff: Tradeoff, methods: Sequence[str], title: str) -> Spec:
@@ -104,8 +109,8 @@ def parallel(tradeoff: Tradeoff, methods: Sequence[str], title: str) -> Spec:
     colour = {
         "field": "method",
         "type": "nominal",
-        "scale": method_colours(shown),
-        "legend": METHOD_LEGEND,
+        "scale": method_colours(methods),
+        "legend": method_legend(shown),
     }
     return spec(
         title=title,
@@ -117,7 +122,7 @@ def parallel(tradeoff: Tradeoff, methods: Sequence[str], title: str) -> Spec:
             {"mark": {"type": "line", "strokeWidth": 2, "opacity": 0.85}},
             {
                 "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
-                "encoding": {"shape": {**colour, "scale": method_shapes(shown)}},
+                "encoding": {"shape": {**colour, "scale": method_shapes(methods)}},
             },
         ],
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtlfleet.plan.claims import Claim
+from mtlfleet.plan.claims import ON_THE_WAY, Claim
 
 
 def quoted(text: str) -> str:
@@ -20,6 +20,13 @@ def of_claim(study: str, claim: Claim) -> str:
             "SELECT dataset, architecture, seed, method, value, trial_id FROM final_metrics\n"
             f"WHERE {where}\n  AND phase = 'final' AND split = 'test' AND task = {task} AND metric = {metric}\n"
             "ORDER BY ALL;"
+        )
+    elif claim.estimand.kind in ON_THE_WAY:
+        task, metric = quoted(str(claim.estimand.task)), quoted(str(claim.estimand.metric))
+        runs = (
+            "SELECT dataset, architecture, phase, seed, method, step, device_s * step / last_step AS device_s, value, "
+            "trial_id\nFROM metrics m JOIN trial_states USING (study_id, trial_id)\n"
+            f"WHERE {where}\n  AND split = 'val' AND NOT final AND m.task = {task} AND metric = {metric}\nORDER BY ALL;"
         )
     else:
         column = "delta_m_pct" if claim.estimand.kind == "delta_m" else "delta_p_pct"

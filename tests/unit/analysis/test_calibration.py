@@ -17,7 +17,7 @@ from mtlfleet_analysis.calibration.findings import Finding, Measure, widened
 from mtlfleet_analysis.calibration.studies import worst_diverge
 from mtlfleet_analysis.simulation import Design, simulate
 
-STUDIES, WHOLE, CHANGED = 600, 120, 10
+STUDIES, WHOLE, CHANGED = 600, 120, 5
 CORE = [e for e in experiments() if e.core]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from scipy import stats
 from mtlfleet.plan.claims import Baseline, Claim, Estimand, Splits, claim_from
 from mtlfleet.plan.estimands import ESTIMANDS
 from mtlfleet_analysis import corrected_t_test, sign_flip_test
-from mtlfleet_analysis.evidence import Evidence, Registration
+from mtlfleet_analysis.evidence import Evidence, Registration, Run
 from mtlfleet_analysis.intervals import resampled_mean
 from mtlfleet_analysis.jointly import EveryPart
 from mtlfleet_analysis.judging import judge_evidence
@@ -57,7 +58,24 @@ CLAIMABLE: dict[str, dict[str, Any]] = {
     "metric": {"estimand": Estimand(kind="metric", task="left", metric="error"), "margin": 0.005},
     "every_task": {"alternative": "non_inferiority"},
     "front_pref": {"baseline": Baseline(best_of=("ls-2", "ls-5", "ls-8"), sweep=True)},
-}
+    "compute_matched": {
+        "estimand": Estimand(kind="compute_matched", task="left", metric="error", device_s=8.0), "margin": 0.005,
+    },
+    "time_to_target": {
+        "estimand": Estimand(kind="time_to_target", task="left", metric="error", target=0.6), "margin": 0.1,
+    },
+}  # fmt: skip
+
+
+def with_curves(evidence: Evidence) -> Evidence:
+    """Each final run comes down to its error on the left task in ten device seconds."""
+
+    def of(run: Run) -> Run:
+        last = run.values.get(("val", "left", "error"), math.nan)
+        curve = tuple((t / 20, last * (3 - t / 100)) for t in range(1, 201))
+        return replace(run, device_s=10.0 if run.phase == "final" else 0.0, curves={("left", "error"): curve})
+
+    return replace(evidence, runs=tuple(map(of, evidence.runs)))
 
 
 @pytest.mark.parametrize("kind", [k for k, facts in ESTIMANDS.items() if not facts.refused])
@@ -65,7 +83,7 @@ def test_every_kind_that_is_not_refused_is_judged(kind: str) -> None:
     """The others are refused where the study is read, each with its reason: tests/unit/plan/test_mistakes.py."""
     one = claim(**{"estimand": Estimand(kind=kind), **CLAIMABLE[kind]})  # type: ignore[arg-type]
     sweep = {"ls-2": 0.2, "ls-5": 0.5, "ls-8": 0.8}
-    evidence = study([one], effects={"ls": 0.0, "pcgrad": 5.0, **dict.fromkeys(sweep, 0.0)}, sweep=sweep)
+    evidence = with_curves(study([one], effects={"ls": 0.0, "pcgrad": 5.0, **dict.fromkeys(sweep, 0.0)}, sweep=sweep))
     found = verdict(one, evidence)
     assert found.verdict == "supported"
     assert found.ci_low < found.effect < found.ci_high

@@ -135,7 +135,8 @@ def test_a_decision_at_an_early_look_stands_whatever_comes_later() -> None:
     assert (early.verdict, late.verdict) == ("supported", "supported")
     assert (early.effect, early.n_pairs) == (late.effect, late.n_pairs)
     assert late.detail["look"] == {**early.detail["look"], "unused_seeds": 7}
-    assert "look 1 of 3" in late.sentence
+    assert ", look 1 of 3; " in late.sentence
+    assert "Decided at look 1 of 3, after 5 seeds per dataset; later seeds do not change it." in late.sentence
     assert late.p_value <= early.p_value
 
 
@@ -147,6 +148,11 @@ def test_seeds_between_two_looks_are_not_looked_at() -> None:
     assert (seven.p_value, seven.effect) == (five.p_value, five.effect)
     assert seven.detail["look"]["unused_seeds"] == 2
     assert eight.n_pairs == 16
+    assert " The next look is at 8 seeds (now 5)." in seven.sentence
+    assert " The next look is at 12 seeds (now 8)." in eight.sentence
+    last = verdict(one, whole)
+    assert (last.verdict, last.detail["look"]["number"]) == ("inconclusive", 3)
+    assert "next look" not in last.sentence and "seeds per dataset would decide it" in last.sentence
     assert guard_names(verdict(one, until(whole, 4))) == ["complete_pairs"]
 
 

@@ -685,6 +685,9 @@ MISFITS = {
     "a front is beaten or not": ("{kind: front_pref}\n    alternative: equivalence", "superiority or no_better_than"),
     "eps without a front": ("{kind: delta_p, eps: 1}", "`w` and `eps` belong to front_pref"),
     "an open front": ("{kind: front_pref}\n    stopping: {kind: anytime}", "e-process follows one difference"),
+    "a time without its target": ("{kind: time_to_target, metric: task_0.rmse}", "time_to_target needs `target`"),
+    "a match without seconds": ("{kind: compute_matched, metric: task_0.rmse}", "compute_matched needs `device_s`"),
+    "a target of an average": ("{kind: delta_p, target: 0.5}", "`target` belongs to time_to_target"),
     **{kind: (f"{{kind: {kind}}}", facts.refused) for kind, facts in ESTIMANDS.items() if facts.refused},
 }  # fmt: skip
 
@@ -695,6 +698,20 @@ def test_an_estimand_refuses_what_it_is_not_valid_for(study: Write, name: str) -
     found = check(study(("{kind: delta_m}", estimand)))
     assert [d.code for d in found.errors] == ["E211"]
     assert reason in found.errors[0].notes[0]
+
+
+def test_claims_about_pace_are_read_with_what_they_need(study: Write) -> None:
+    for kind, name in (("time_to_target", "target"), ("compute_matched", "device_s")):
+        text = f"{{kind: {kind}, metric: task_0.rmse, {name}: 0.5}}"
+        one = Study.load(study(("{kind: delta_m}", text))).claims[0].estimand
+        assert (one.kind, one.task, one.metric, getattr(one, name)) == (kind, "task_0", "rmse", 0.5)
+        assert not one.relative
+        typo = ("{kind: delta_m}", text.replace("task_0.rmse, ", "task_0.rsme, "))
+        assert [d.code for d in check(study(typo)).errors] == ["E203"]
+        assert check(study(("{kind: delta_m}", text.replace("0.5", ".nan")))).errors
+    seconds = ("{kind: delta_m}", "{kind: time_to_target, metric: task_0.rmse, target: 0.5}")
+    found = check(study(seconds, ("scope: these_datasets", "scope: datasets_like_these"))).errors
+    assert [d.code for d in found] == ["E211"] and "none of another" in found[0].notes[0]
 
 
 def test_failed_runs_are_left_out_for_a_reason_only(study: Write) -> None:
