@@ -14,7 +14,8 @@ from mtlfleet.cli import output
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged, UsageError
 
 if TYPE_CHECKING:
-    from mtlfleet.store.doctor import Examined, Problem
+    from mtlfleet.store.checks import Problem
+    from mtlfleet.store.doctor import Examined
 
 _BY_HAND = "aws s3 sync it to a folder, repair that, and sync it back with --delete"
 _MARKS = {"ok": "ok    ", "absent": "-     ", "wrong": "WRONG "}

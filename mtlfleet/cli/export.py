@@ -113,7 +113,7 @@ def _database(store: Store, output: Path) -> None:
         for part in ("segments", "documents", "claims"):
             if (whole / part).exists():
                 (mirror / part).symlink_to(whole / part, target_is_directory=True)
-        with Ingester(mirror) as ingester:
+        with Ingester(mirror, max_bytes=None) as ingester:
             ingester.rebuild()
         shutil.move(mirror / layout.SNAPSHOT, output)
         output.chmod(0o644)

@@ -31,18 +31,21 @@ class Waste(NamedTuple):
 @click.option("--dry-run", is_flag=True, help="Say what would go; delete nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(study: Path, checkpoints: bool, dry_run: bool, as_json: bool) -> None:
-    """Delete half-written files older than a day and superseded checkpoints of STUDY."""
+    """Delete half-written files and sealed files that nothing names, both older than a day, and superseded checkpoints
+    of STUDY."""
     from mtlfleet.store.place import at
     from mtlfleet.store.store import open_store
 
     store = open_store(study)
     place = at(store.root)
-    found = [*_half_written(place), *_checkpoints(place, store.one_study(), finished=checkpoints)]
+    found = [*_half_written(place), *_unnamed(place), *_checkpoints(place, store.one_study(), finished=checkpoints)]
     freed = sum(waste.size_bytes for waste in found)
     if not dry_run:
         for waste in found:
             if waste.reason == "half-written":
                 place.discard(waste.key)
+            elif waste.reason == "unnamed":
+                place.delete([waste.key])
             else:
                 place.delete_folder(waste.key)
     if as_json:
@@ -59,6 +62,20 @@ def _half_written(place: Place) -> Iterator[Waste]:
     """What a killed process left; a day is longer than any write takes."""
     for left in place.leftovers(DAY_S):
         yield Waste(left.key, "half-written", left.size_bytes)
+
+
+def _unnamed(place: Place) -> Iterator[Waste]:
+    """Sealed rows that the published file does not name. Who has opened an earlier one has a day to finish, and so has
+    an ingester between sealing and publishing."""
+    keys = list(place.walk("sealed"))
+    if not keys:
+        return
+    from mtlfleet.store.mirror import published, sealed
+
+    named = sealed(published(place.root))
+    for key in keys:
+        if key not in named and place.age_s(key) > DAY_S:
+            yield Waste(key, "unnamed", place.size(key))
 
 
 def _checkpoints(place: Place, study: str, *, finished: bool) -> Iterator[Waste]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,8 @@ def command(study: Path, way: str, only_print: bool) -> None:
     """
     from mtlfleet.errors import EnvironmentProblem
     from mtlfleet.store import layout
-    from mtlfleet.store.mirror import published
+    from mtlfleet.store.database import quoted
+    from mtlfleet.store.mirror import published, sealed
     from mtlfleet.store.store import open_store
 
     store = open_store(study)
@@ -38,8 +40,10 @@ def command(study: Path, way: str, only_print: bool) -> None:
             help=f"mtlfleet shell {study} reads the segments",
         )
     words = [find(), "-readonly", *(["-ui"] if way == "ui" else []), str(snapshot)]
+    if sealed(snapshot):  # its views name files relative to the store
+        words[1:1] = ["-cmd", f"SET file_search_path = {quoted(str(snapshot.parent))}"]
     if only_print:
-        click.echo(" ".join(words))
+        click.echo(shlex.join(words))
         return
     if way == "ui":
         click.echo("the page needs DuckDB's `ui` extension; without a network it cannot be fetched", err=True)

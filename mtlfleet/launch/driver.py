@@ -19,7 +19,6 @@ from mtlfleet.launch.drain import LOCK, Drain
 from mtlfleet.launch.progress import Board, Display, display
 from mtlfleet.launch.queue import OUTCOMES, STUCK, Queue
 from mtlfleet.plan import Study, Trial
-from mtlfleet.plan.place import Root
 from mtlfleet.store import Ingester, trial_states
 from mtlfleet.store.place import at
 
@@ -80,7 +79,7 @@ def launch(study: Study, options: Options) -> Outcome:
         else:
             _lock(study, screen)
             ran = 0
-        with Ingester(root) as ingester:
+        with Ingester(root, max_bytes=study.publish_max_bytes) as ingester:
             try:
                 ingester.run_once()
             finally:  # a damaged segment is told at the end, and hides nothing else
@@ -115,7 +114,7 @@ def _run(study: Study, queue: Queue, options: Options, screen: Display, drain: D
         _lock(study, screen)  # not before it is known that this study can run here, nor after its first run
         watch = Watch(study, queue, screen, drain, slots)
         name = f"{study.name}-{time.strftime('%Y%m%dT%H%M%S')}"
-        with _ingesting(study.root, screen):
+        with _ingesting(study, screen):
             screen.start(watch.board)
             try:
                 tune.fit(name, watch.hooks(), site, resources, slots, study.folder / ".tune" / name)
@@ -252,13 +251,13 @@ def _only_launch(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _ingesting(root: Root, screen: Display) -> Iterator[None]:
+def _ingesting(study: Study, screen: Display) -> Iterator[None]:
     """Fold segments into DuckDB while trials run. A failure is told, and the ingestion after the run repeats the
     work."""
     over = threading.Event()
 
     def work() -> None:
-        with Ingester(root) as ingester:
+        with Ingester(study.root, max_bytes=study.publish_max_bytes) as ingester:
             while not over.wait(INGEST_S):
                 try:
                     ingester.run_once()

@@ -164,10 +164,19 @@ class ResourcesEntry(Shape):
     max_concurrent: Annotated[int, Ge(1)] | None = None
 
 
+class Publish(Shape):
+    max_bytes: Annotated[int, Ge(1)] = Field(
+        default=2_000_000_000,
+        description="of a results.duckdb larger than this, step metrics and task gradients of ended trials are sealed"
+        " in Parquet files beside it",
+    )
+
+
 class Storage(Shape):
     root: str | Absent = Field(
         default=None, description="folder of the results, or s3://bucket/prefix; default runs/<study> beside the file"
     )
+    publish: Publish = Publish()
 
 
 class Mirrors(Shape):

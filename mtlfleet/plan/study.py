@@ -53,6 +53,7 @@ class Study:
     name: str
     path: Path
     root: Root  # where the results are: a folder, or the URL of a place in a bucket
+    publish_max_bytes: int
     title: str
     report_title: str
     spec: Mapping[str, Any] = field(repr=False)
@@ -286,6 +287,7 @@ def _assemble(draft: Draft) -> Study:
         name=file.study,
         path=draft.path,
         root=storage_root(draft.path, file.study, file.storage.root),
+        publish_max_bytes=file.storage.publish.max_bytes,
         title=title,
         report_title=file.report.title or title,
         spec=science_of(draft),

@@ -216,6 +216,10 @@ class Bucket:
     def size(self, key: str) -> int:
         return sum(int(o["size"]) for o in self._listed(key))
 
+    def age_s(self, key: str) -> float:
+        found = self._asked("read", key, lambda: self._obs.head(self._store, key))
+        return float((datetime.now(UTC) - found["last_modified"]).total_seconds())
+
     def leftovers(self, older_s: float) -> list[Leftover]:
         """Checkpoints without a seal: their process was killed while it wrote them."""
         inside: dict[str, list[Any]] = {}

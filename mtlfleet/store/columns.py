@@ -61,12 +61,19 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """One table; ``base`` is what DuckDB calls its raw rows where the plain name is a view of those that count."""
+    """One table; ``base`` is what DuckDB calls its raw rows where the plain name is a view of those that count. Of a
+    ``bulk`` table some rows may be sealed, see ``sealing``."""
 
     name: str
     comment: str
     columns: tuple[Column, ...]
     base: str
+    bulk: bool = False
+
+    @property
+    def stored(self) -> str:
+        """The DuckDB table with the rows that are in the file; of a bulk table the base is a view of all rows."""
+        return f"unsealed_{self.base}" if self.bulk else self.base
 
     @property
     def arrow(self) -> pa.Schema:
@@ -84,8 +91,8 @@ class Table(NamedTuple):
 
     def ddl(self, schema: str = "main") -> str:
         columns = ", ".join(f'"{c.name}" {_SQL[c.kind]}' for c in self.columns)
-        return f'CREATE TABLE "{schema}"."{self.base}" ({columns})'
+        return f'CREATE TABLE "{schema}"."{self.stored}" ({columns})'
 
 
-def table(name: str, comment: str, *columns: tuple[str, ...], base: str = "") -> Table:
-    return Table(name, comment, tuple(Column(*c) for c in columns), base or name)  # type: ignore[arg-type]
+def table(name: str, comment: str, *columns: tuple[str, ...], base: str = "", bulk: bool = False) -> Table:
+    return Table(name, comment, tuple(Column(*c) for c in columns), base or name, bulk)  # type: ignore[arg-type]

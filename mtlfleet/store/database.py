@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +37,10 @@ _T975_MACRO = f"""CREATE OR REPLACE MACRO t975(df) AS CASE WHEN df <= 30 THEN ([
   ELSE 1.959963985 + 2.372271249 / df + 2.822479 / (df * df) + 2.555850 / (df * df * df) END"""
 
 
+# Words of queries that may ask which views there are.
+_CATALOGUE = re.compile(r"duckdb_|information_schema|pg_|pragma|show|describe|summarize|sqlite_master", re.IGNORECASE)
+
+
 def quoted(text: str) -> str:
     """``text`` as a SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
@@ -45,24 +51,75 @@ def create_tables(con: duckdb.DuckDBPyConnection, tables: Iterable[Table] = ALL_
     con.execute(";".join(table.ddl() for table in tables))
 
 
-def create_views(con: duckdb.DuckDBPyConnection) -> None:
-    """The views over those tables."""
+def create_views(con: duckdb.DuckDBPyConnection, folder: str = "", *, asked: str | None = None) -> None:
+    """The views over those tables. ``folder`` goes before the paths of sealed files, which are relative.
+
+    ``asked``: only the views that this query can name, which saves a tenth of a second, and all of them where it may
+    ask what there is.
+    """
     con.execute(_T975_MACRO)
-    con.execute(_views())
+    for table in SEGMENT_TABLES.values():
+        if table.bulk:
+            con.execute(_all_rows(table, [f"{folder}{path}" for path in sealed_paths(con, table=table.name)]))
+    con.execute("".join(_views().values() if asked is None or _CATALOGUE.search(asked) else _named_in(asked)))
 
 
-def _views() -> str:
-    return files("mtlfleet.store").joinpath("views.sql").read_text()
+@cache
+def _views() -> Mapping[str, str]:
+    """View -> the statement that makes it, in the order in which they can be made."""
+    text = files("mtlfleet.store").joinpath("views.sql").read_text()
+    return {found[1]: found[0] for found in re.finditer(r"CREATE OR REPLACE VIEW (\w+).*?;\n", text, re.DOTALL)}
+
+
+def _named_in(query: str) -> list[str]:
+    """The statements of the views whose names stand in the query, or in one of these."""
+    found: set[str] = set()
+    pending = [query]
+    while pending:
+        words = {word.lower() for word in re.findall(r"\w+", pending.pop())}
+        new = words & _views().keys() - found
+        found |= new
+        pending += [_views()[name] for name in new]
+    return [statement for name, statement in _views().items() if name in found]
+
+
+def _all_rows(table: Table, sealed: Sequence[str]) -> str:
+    """The view of a bulk table's rows, in the file and in sealed files alike."""
+    columns = ", ".join(f'"{name}"' for name in table.names)
+    rows = f"SELECT {columns} FROM {table.stored}"
+    if sealed:
+        rows += f" UNION ALL SELECT {columns} FROM {sealed_rows(sealed)}"
+    return f"CREATE OR REPLACE VIEW {table.base} AS {rows}"
+
+
+def sealed_rows(paths: Sequence[str]) -> str:
+    """Sealed files of one table as a SQL table: all are of this version, so all have the columns of the first."""
+    return f"read_parquet([{', '.join(map(quoted, paths))}], hive_partitioning = false)"
+
+
+def sealed_paths(con: duckdb.DuckDBPyConnection, schema: str = "main", table: str = "%") -> list[str]:
+    """The sealed files that a file of ours names, relative to the root."""
+    query = f"SELECT path FROM {schema}.sealed WHERE table_name LIKE ? ORDER BY path"
+    return [path for (path,) in con.execute(query, [table]).fetchall()]
+
+
+def sealed_missing(con: duckdb.DuckDBPyConnection, root: Path, schema: str = "main") -> list[str]:
+    """Those that are not there."""
+    return [path for path in sealed_paths(con, schema) if not (root / path).exists()]
+
+
+def _comments() -> str:
+    return files("mtlfleet.store").joinpath("comments.sql").read_text()
 
 
 def comment(con: duckdb.DuckDBPyConnection) -> None:
     """Say in the file what each table, view and column means, with units."""
-    con.execute(files("mtlfleet.store").joinpath("comments.sql").read_text())
+    con.execute(_comments())
     listed = "SELECT view_name FROM duckdb_views() WHERE NOT internal AND database_name = current_database()"
     views = {name for (name,) in con.execute(listed).fetchall()}
     said, notes = [], {}
     for table in reversed(ALL_TABLES):
-        for name in sorted({table.base, table.name}):
+        for name in sorted({table.base, table.stored, table.name}):
             kind = "VIEW" if name in views else "TABLE"
             said.append(f'COMMENT ON {kind} "{name}" IS {quoted(table.comment)}')
             said += [f'COMMENT ON COLUMN "{name}"."{c.name}" IS {quoted(c.note)}' for c in table.columns]
@@ -92,8 +149,12 @@ def table_version() -> str:
 
 
 def view_version() -> str:
-    """A hash of every view's definition: answers of a file with other views are not ours."""
-    return hashlib.sha256((_T975_MACRO + _views()).encode()).hexdigest()[:16]
+    """A hash of every view's definition and of what is said about it: answers of a file with other views are not
+    ours."""
+    over_rows = "".join(_all_rows(table, ()) for table in SEGMENT_TABLES.values() if table.bulk)
+    said = "".join(f"{table.comment}{[c.note for c in table.columns]}" for table in ALL_TABLES)
+    whole = _T975_MACRO + over_rows + "".join(_views().values()) + _comments() + said
+    return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 
 def read_segments(root: Path, table: Table, segments: Sequence[Segment]) -> str:
@@ -118,7 +179,7 @@ def load_segments(con: duckdb.DuckDBPyConnection, root: Path, segments: Sequence
             for start in range(0, len(group), batch):
                 part = group[start : start + batch]
                 try:
-                    con.execute(f'INSERT INTO "{table.base}" BY NAME {read_segments(root, table, part)}')
+                    con.execute(f'INSERT INTO "{table.stored}" BY NAME {read_segments(root, table, part)}')
                 except duckdb.Error as error:
                     raise damaged({s: first_line(error) for s in part if _unreadable(root, s)}, root) from error
 

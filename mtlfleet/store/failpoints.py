@@ -21,8 +21,8 @@ WRITER = (
     "flushed-not-ended", "half-checkpoint", "after-checkpoint-rename",
 )  # fmt: skip
 INGESTER = (
-    "between-rows-and-ledger", "before-commit", "after-commit", "before-checkpoint", "after-checkpoint", "half-copied",
-    "before-rename", "after-rename",
+    "between-rows-and-ledger", "before-commit", "after-commit", "before-checkpoint", "half-written", "sealed",
+    "half-relieved", "relieved", "after-checkpoint", "half-copied", "before-rename", "after-rename",
 )  # fmt: skip
 
 

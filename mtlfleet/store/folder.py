@@ -14,7 +14,7 @@ from mtlfleet.store import durable
 from mtlfleet.store.failpoints import failpoint
 from mtlfleet.store.place import Leftover
 
-KINDS = ("segments", "documents", "claims", "checkpoints")
+KINDS = ("segments", "documents", "claims", "checkpoints", "sealed")
 READ_ONLY = 0o444
 
 
@@ -119,6 +119,9 @@ class Folder:
         path = self.root / key
         inside = path.rglob("*") if path.is_dir() else [path]
         return sum(p.lstat().st_size for p in inside if p.is_file())
+
+    def age_s(self, key: str) -> float:
+        return time.time() - (self.root / key).stat().st_mtime
 
     def leftovers(self, older_s: float) -> list[Leftover]:
         found = []

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
 from mtlfleet.plan.place import Root
-from mtlfleet.store import durable, layout, workfile
+from mtlfleet.store import durable, layout, sealing, workfile
 from mtlfleet.store.database import (
     attempt_rows,
     create_views,
@@ -29,6 +29,7 @@ from mtlfleet.store.database import (
     load_segments,
     lock_rows,
     look_at,
+    sealed_missing,
 )
 from mtlfleet.store.failpoints import failpoint
 from mtlfleet.store.layout import Claimed, Segment
@@ -37,6 +38,7 @@ from mtlfleet.store.schema import DOCUMENT_TABLES, LEDGER, SEGMENT_TABLES
 from mtlfleet.store.stamp import Seen
 
 PUBLISH_S = 30.0
+PUBLISH_MAX_BYTES = 2_000_000_000  # copying more each time is not sensible
 PUBLISH_DUTY = 20.0  # a publication may take one part in so many of the time
 
 __all__ = ["Ingester", "create_views", "load_segments"]  # the last two: what the mutants of the kill tests replace
@@ -45,13 +47,15 @@ __all__ = ["Ingester", "create_views", "load_segments"]  # the last two: what th
 class Ingester:
     """The one writer of a store's DuckDB. Raises EnvironmentProblem when another process of this host is at it.
 
-    ``work`` is where the private file lies: in the store, named after the host, unless given.
+    ``work`` is where the private file lies: in the store, named after the host, unless given. A published file larger
+    than ``max_bytes`` is relieved of the bulk rows of ended trials, see ``sealing``; None: never.
     """
 
-    def __init__(self, root: Root, *, work: Path | None = None) -> None:
+    def __init__(self, root: Root, *, work: Path | None = None, max_bytes: int | None = PUBLISH_MAX_BYTES) -> None:
         self.mirror = mirror(root)
         self.root = self.mirror.folder
         self.work = work or workfile.path_in(self.root)
+        self.max_bytes = max_bytes
         durable.make_folder(self.root)
         self._lock = workfile.lock(self.work)
         if not self.work.exists():
@@ -210,6 +214,9 @@ class Ingester:
         """Copy the private file to ``results.duckdb`` and rename it into place, read-only. Returns its path."""
         started = time.monotonic()
         now = datetime.now(UTC).isoformat()
+        if sealed_missing(self._con, self.root):  # no published file named them for a day, and they were collected
+            self._reopen()
+            self._ingest()
         with self._disk():
             workfile.set_meta(
                 self._con, published_at=now, duckdb_version=duckdb.__version__, pending_segments=0,
@@ -217,6 +224,7 @@ class Ingester:
             )  # fmt: skip
             failpoint("before-checkpoint")
             self._con.execute("CHECKPOINT")
+            self._relieve()
         failpoint("after-checkpoint")
         target = self.root / layout.SNAPSHOT
         durable.replace(target, lambda temporary: workfile.copy(self.work, temporary), mode=0o444)
@@ -225,6 +233,26 @@ class Ingester:
         self._due = time.monotonic() + max(PUBLISH_S, PUBLISH_DUTY * cost)
         self._dirty = False
         return target
+
+    def _relieve(self) -> None:
+        """Seal what can be sealed if the private file is too large to be copied each time."""
+        if self.max_bytes is None or self.work.stat().st_size <= self.max_bytes:
+            return
+        if "," in str(self.root):  # DuckDB would take it for two folders, and find no sealed file in either
+            return
+        ripe = sealing.ripe(self._con)
+        if not ripe:
+            return
+        sealed = pa.concat_tables([sealing.seal(self._con, self.root, rows) for rows in ripe])
+        for key in sealed["path"].to_pylist():
+            self.mirror.keep(key)
+        failpoint("sealed")
+        self._con.close()
+        try:
+            workfile.without(self.work, sealed)
+        finally:
+            self._open()
+        self._con.execute("CHECKPOINT")
 
 
 def _ledger_rows(sound: Mapping[Segment, Seen]) -> pa.Table:

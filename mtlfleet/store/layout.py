@@ -14,6 +14,7 @@ from mtlfleet.store.folder import entries
 from mtlfleet.store.place import Place
 
 SNAPSHOT = "results.duckdb"
+SEALED = "sealed"  # folder of the bulk rows that are too many for the snapshot
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _CLAIM = re.compile(r"attempt=(\d+)\.json")
@@ -56,6 +57,11 @@ def checkpoint_key(study: str, trial: str, step: int, attempt: int) -> str:
 def retired_key(study: str, trial: str, attempt: int) -> str:
     """Says that attempts up to this one were put aside; their numbers are never given again."""
     return f"{trial_key(study, trial)}/retired={attempt}.json"
+
+
+def sealed_key(study: str, trial: str, table: str, content: str) -> str:
+    """Where a trial's sealed rows of a table lie; ``content`` names the segments that they came from."""
+    return f"{study_key(SEALED, study)}/trial={checked(trial, 'trial')}/{table}-{content}.parquet"
 
 
 def logs_key(trial: str) -> str:

@@ -2,8 +2,8 @@
 
 The copy lies in the user's cache, one per endpoint and URL, and can be deleted at any time. Segments, claims and
 documents never change, so each is fetched once; segments that the published snapshot holds are not fetched at all. The
-snapshot is fetched when its ETag is another one. The order is that of every reader: segments are listed first, the
-snapshot comes second, claims are listed last.
+snapshot is fetched when its ETag is another one, after the sealed files that it names. The order is that of every
+reader: segments are listed first, the snapshot comes second, claims are listed last.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Copy:
         self.folder = _cache() / name
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for kind in KINDS:
+            for kind in (*KINDS, layout.SEALED):
                 (self.folder / kind).mkdir(exist_ok=True)
             (self.folder / "origin").write_text(f"{bucket.url}\n")
         except OSError as error:
@@ -144,6 +144,9 @@ class Copy:
         elif not target.exists() or not note.exists() or note.read_text() != etag:
             temporary = self.folder / f".{layout.SNAPSHOT}.tmp-{os.getpid()}"
             etag = self.bucket.fetch(layout.SNAPSHOT, temporary)
+            here, named = set(Folder(self.folder).walk(layout.SEALED)), set(sealed(temporary))
+            self._fetch(named - here)
+            self._forget(here - named, older_s=KEPT_S)
             temporary.replace(target)
             note.write_text(etag)
 
@@ -188,7 +191,7 @@ def files(root: Root, *, use_snapshot: bool = True) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(dir=found.folder, prefix=".view-") as name:
         view = Path(name)
-        for kind in KINDS:
+        for kind in (*KINDS, layout.SEALED):
             (view / kind).symlink_to(found.folder / kind, target_is_directory=True)
         with found.locked():
             found._pull(lambda: _held(found, view) if use_snapshot else ())
@@ -207,10 +210,19 @@ def _held(copy: Copy, view: Path) -> set[str]:
 
 def ledger(snapshot: Path) -> set[str]:
     """Keys of the segments in a published file; none when it cannot be read as ours: what opens it says why."""
+    return _keys(snapshot, "SELECT segment FROM segments")
+
+
+def sealed(snapshot: Path) -> set[str]:
+    """Keys of the sealed files that a published file names."""
+    return _keys(snapshot, "SELECT path FROM sealed")
+
+
+def _keys(snapshot: Path, query: str) -> set[str]:
     import duckdb
 
     try:
         with duckdb.connect(str(snapshot), read_only=True) as con:
-            return {row[0] for row in con.execute("SELECT segment FROM segments").fetchall()}
+            return {row[0] for row in con.execute(query).fetchall()}
     except duckdb.Error:
         return set()

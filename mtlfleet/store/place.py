@@ -77,6 +77,9 @@ class Place(Protocol):
     def size(self, key: str) -> int:
         """Bytes of everything below the folder."""
 
+    def age_s(self, key: str) -> float:
+        """Seconds since a file was written."""
+
     def leftovers(self, older_s: float) -> list[Leftover]:
         """What killed processes left half-written longer than so many seconds ago."""
 

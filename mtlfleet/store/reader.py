@@ -42,7 +42,7 @@ def answer(request: dict[str, Any], out: IO[bytes], scratch: Path, *, denied: bo
     con = duckdb.connect(":memory:", config=_limits(scratch, memory))
     con.execute("SET enable_progress_bar = false")
     check(query, con, kernel=denied)
-    freshness = attach(con, Path(request["root"]), request["source"], comments="comment" in query.lower())
+    freshness = attach(con, Path(request["root"]), request["source"], query)
     lock_down(con)
     expired = threading.Event()
 

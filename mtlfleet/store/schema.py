@@ -21,6 +21,7 @@ __all__ = [
     "META",
     "MIRRORED_LOCKS",
     "SCHEMA_VERSION",
+    "SEALED",
     "SEGMENT_TABLES",
     "Table",
 ]
@@ -56,6 +57,7 @@ SEGMENT_TABLES: Mapping[str, Table] = {
             ("metric", "text", "what was measured, such as loss"),
             ("value", "float32", "as measured; NaN and infinities are kept"),
             base="step_metrics_all",
+            bulk=True,
         ),
         _table(
             "task_gradients",
@@ -79,6 +81,7 @@ SEGMENT_TABLES: Mapping[str, Table] = {
             ("norm_to_sum", "float32", "update_norm over the norm of the plain sum of the task gradients"),
             ("gram_condition", "float32", "largest over smallest eigenvalue of the Gram of the task gradients"),
             base="task_gradients_all",
+            bulk=True,
         ),
         _table(
             "checkpoints",
@@ -250,6 +253,18 @@ LEDGER = _table(
     ("ingested_at", "time", "when its rows came in, UTC"),
 )
 
+SEALED = _table(
+    "sealed",
+    "Parquet files beside this file that hold bulk rows of ended trials; see storage.publish.max_bytes",
+    _STUDY,
+    _TRIAL,
+    ("table_name", "text", "table its rows belong to"),
+    ("path", "text", "path below the store's root"),
+    ("rows", "int", "rows"),
+    ("bytes", "int", "size", "byte"),
+    ("sealed_at", "time", "when it was written, UTC"),
+)
+
 META = _table("meta", "facts about this file", ("key", "text", "name"), ("value", "text", "value"))
 
 DOCUMENTS = _table(
@@ -266,6 +281,7 @@ ALL_TABLES: tuple[Table, ...] = (
     ATTEMPTS,
     *SEGMENT_TABLES.values(),
     LEDGER,
+    SEALED,
     DOCUMENTS,
     META,
 )

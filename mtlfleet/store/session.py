@@ -23,6 +23,8 @@ from mtlfleet.store.database import (
     lock_rows,
     look_at,
     quoted,
+    sealed_missing,
+    sealed_paths,
     table_version,
     view_version,
 )
@@ -35,6 +37,7 @@ from mtlfleet.store.schema import (
     META,
     MIRRORED_LOCKS,
     SCHEMA_VERSION,
+    SEALED,
     SEGMENT_TABLES,
 )
 
@@ -42,24 +45,26 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def attach(con: duckdb.DuckDBPyConnection, root: Path, source: str, *, comments: bool = False) -> Freshness:
+def attach(con: duckdb.DuckDBPyConnection, root: Path, source: str, query: str) -> Freshness:
     """Make the store's tables and views in ``con``: ``live``, the published ``snapshot`` alone, or from ``segments``.
 
-    ``comments``: say what tables and columns mean also where they are made anew (the snapshot always does). Raises
+    Made anew is only what ``query`` can name, and with what tables and columns mean if that is what it asks. Raises
     EnvironmentProblem when there is no snapshot to use.
     """
     if source != "snapshot":
-        freshness = attach_live(con, root, use_snapshot=source == "live")
+        comments = "comment" in query.lower()
+        freshness = attach_live(con, root, use_snapshot=source == "live", asked=None if comments else query)
         if comments and _database(con) != "snapshot":
             comment(con)
         return freshness
     con.execute("SET TimeZone = 'UTC'")
-    if not _attach_snapshot(con, root / layout.SNAPSHOT):
+    if not _attach_snapshot(con, root):
         raise EnvironmentProblem(
             f"{root / layout.SNAPSHOT} is not there, or of another version",
             help="leave --snapshot out: the segments hold every row",
         )
     con.execute("USE snapshot")
+    _allow_sealed(con, root)
     return Freshness(_age(con), 0)
 
 
@@ -68,8 +73,10 @@ def _database(con: duckdb.DuckDBPyConnection) -> str:
     return str(row[0]) if row else ""
 
 
-def attach_live(con: duckdb.DuckDBPyConnection, root: Path, *, use_snapshot: bool = True) -> Freshness:
-    """Make every table and view of the store in the in-memory connection ``con``.
+def attach_live(
+    con: duckdb.DuckDBPyConnection, root: Path, *, use_snapshot: bool = True, asked: str | None = None
+) -> Freshness:
+    """Make every table and view of the store in the in-memory connection ``con``, or those that ``asked`` can name.
 
     When nothing was written since the snapshot, the snapshot itself is used.
 
@@ -79,7 +86,7 @@ def attach_live(con: duckdb.DuckDBPyConnection, root: Path, *, use_snapshot: boo
     """
     con.execute("SET TimeZone = 'UTC'")
     segments = [s for s in layout.list_segments(root) if s.table in SEGMENT_TABLES]
-    snapshot = use_snapshot and _attach_snapshot(con, root / layout.SNAPSHOT)
+    snapshot = use_snapshot and _attach_snapshot(con, root)
     ledger = {row[0] for row in con.execute("SELECT segment FROM snapshot.segments").fetchall()} if snapshot else set()
     pending = layout.claimed((s for s in segments if s.path not in ledger), layout.list_claims(root))
     _, unsound = look_at(root, pending)
@@ -87,8 +94,9 @@ def attach_live(con: duckdb.DuckDBPyConnection, root: Path, *, use_snapshot: boo
         raise damaged(unsound, root)
     if snapshot and not pending and _is_current(con, root):
         con.execute("USE snapshot")
+        _allow_sealed(con, root)
         return Freshness(_age(con), 0)
-    create_tables(con, [t for t in ALL_TABLES if t not in (LEDGER, META) or not snapshot])
+    create_tables(con, [t for t in ALL_TABLES if t not in (LEDGER, SEALED, META) or not snapshot])
     load_segments(con, root, pending)
     _load_attempts(con, root, snapshot=snapshot)
     _load_documents(con, root)
@@ -96,11 +104,21 @@ def attach_live(con: duckdb.DuckDBPyConnection, root: Path, *, use_snapshot: boo
     if not snapshot:
         con.execute("INSERT INTO meta VALUES ('schema_version', ?)", [str(SCHEMA_VERSION)])
     con.execute("INSERT INTO meta VALUES ('pending_segments', ?)", [str(len(pending))])
-    create_views(con)
+    create_views(con, f"{root}/", asked=asked)
+    _allow_sealed(con, root)
     return Freshness(age, len(pending))
 
 
-def _attach_snapshot(con: duckdb.DuckDBPyConnection, path: Path) -> bool:
+def _allow_sealed(con: duckdb.DuckDBPyConnection, root: Path) -> None:
+    """Leave to read the sealed files that are named, and no others, wherever this process stands."""
+    if sealed := sealed_paths(con):
+        con.execute(f"SET file_search_path = {quoted(str(root))}")
+        allowed = ", ".join(quoted(path) for key in sealed for path in (key, f"{root}/{key}"))
+        con.execute(f"SET allowed_paths = [{allowed}]")
+
+
+def _attach_snapshot(con: duckdb.DuckDBPyConnection, root: Path) -> bool:
+    path = root / layout.SNAPSHOT
     if not path.exists():
         return False
     try:
@@ -115,6 +133,15 @@ def _attach_snapshot(con: duckdb.DuckDBPyConnection, path: Path) -> bool:
     if facts.get("table_version") != table_version():  # of another mtlfleet: the segments say the same
         con.execute("DETACH snapshot")
         return False
+    if "," in str(root) and sealed_paths(con, "snapshot.main"):  # to DuckDB a list of folders
+        con.execute("DETACH snapshot")
+        return False
+    if gone := sealed_missing(con, root, "snapshot.main"):
+        raise StoreDamaged(
+            f"{path} needs {gone[0]}, which is not there",
+            notes=["the segments hold its rows"],
+            help=f"delete {path.name} and run the command again; the next launch publishes a new one",
+        )
     return True
 
 
@@ -122,10 +149,12 @@ def _join_snapshot(con: duckdb.DuckDBPyConnection, pending: set[str]) -> float:
     """Put the snapshot's rows beside the pending ones, under the tables' names. Returns its age in seconds."""
     for table in SEGMENT_TABLES.values():
         columns = ", ".join(f'"{name}"' for name in table.names)
-        con.execute(f'ALTER TABLE "{table.base}" RENAME TO "{table.base}_pending"')
-        union = f" UNION ALL SELECT {columns} FROM {table.base}_pending" if table.name in pending else ""
-        con.execute(f"CREATE VIEW {table.base} AS SELECT {columns} FROM snapshot.main.{table.base}{union}")
-    con.execute("CREATE VIEW segments AS SELECT * FROM snapshot.main.segments")
+        stored = table.stored
+        con.execute(f'ALTER TABLE "{stored}" RENAME TO "{stored}_pending"')
+        union = f" UNION ALL SELECT {columns} FROM {stored}_pending" if table.name in pending else ""
+        con.execute(f"CREATE VIEW {stored} AS SELECT {columns} FROM snapshot.main.{stored}{union}")
+    for table in (LEDGER, SEALED):
+        con.execute(f"CREATE VIEW {table.stored} AS SELECT * FROM snapshot.main.{table.stored}")
     con.execute("CREATE TABLE meta AS SELECT * FROM snapshot.main.meta WHERE key <> 'pending_segments'")
     return _age(con)
 

@@ -13,16 +13,27 @@ import re
 import shutil
 import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from mtlfleet.errors import EnvironmentProblem
-from mtlfleet.store import layout
-from mtlfleet.store.database import comment, create_tables, create_views, table_version, view_version
+from mtlfleet.store import durable, layout
+from mtlfleet.store.database import (
+    comment,
+    create_tables,
+    create_views,
+    quoted,
+    sealed_missing,
+    table_version,
+    view_version,
+)
 from mtlfleet.store.failpoints import failpoint
-from mtlfleet.store.schema import SCHEMA_VERSION
+from mtlfleet.store.schema import ALL_TABLES, SCHEMA_VERSION, SEALED
 from mtlfleet.store.stamp import version_here
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 STORAGE_VERSION = "v1.5.0"  # what released DuckDB 1.5 clients can open too
 
@@ -66,13 +77,14 @@ def open_or_make(work: Path, snapshot: Path) -> tuple[duckdb.DuckDBPyConnection,
     As it was left, its log replayed; else a copy of the published file; else empty. A damaged one, or one whose tables
     are defined otherwise, is made anew: the segments hold everything.
     """
+    root = snapshot.parent
     if work.exists():
-        kept = _reopen(work)
+        kept = _reopen(work, root)
         if kept is not None:
             return kept, False
     elif snapshot.exists():
         shutil.copyfile(snapshot, work)
-        kept = _reopen(work)
+        kept = _reopen(work, root)
         if kept is not None:
             return kept, False
     return make(work), True
@@ -101,15 +113,49 @@ def discard(work: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def _reopen(work: Path) -> duckdb.DuckDBPyConnection | None:
-    """The file as it was left; None when it is damaged or of another schema."""
+def without(work: Path, sealed: pa.Table) -> None:
+    """Make the private file, which must be closed, anew without the rows that the files in ``sealed`` hold now.
+
+    It takes the place of the old one in one step: until then the old one with all rows is what counts.
+    """
+    new = work.with_name(f"{work.name}.new")
+    discard(new)
+    with connect(new) as con:
+        con.execute(f"ATTACH {quoted(str(work))} AS old (READ_ONLY)")
+        con.begin()
+        create_tables(con)
+        con.register("now_sealed", sealed)
+        for table in ALL_TABLES:
+            kept = f'SELECT * FROM old.main."{table.stored}"'
+            if table.bulk:
+                gone = f"SELECT study_id, trial_id FROM now_sealed WHERE table_name = '{table.name}'"
+                kept += f" ANTI JOIN ({gone}) USING (study_id, trial_id)"
+            if table is SEALED:  # a trial that is sealed again has another file now
+                kept += " ANTI JOIN now_sealed USING (study_id, trial_id, table_name) UNION ALL BY NAME FROM now_sealed"
+            con.execute(f'INSERT INTO "{table.stored}" {kept}')
+        con.execute("DELETE FROM meta WHERE key = 'view_version'")  # its views are made when it is opened
+        failpoint("half-relieved")
+        con.commit()
+        con.execute("DETACH old")
+        con.execute("CHECKPOINT")
+    new.replace(work)
+    work.with_name(f"{work.name}.wal").unlink(missing_ok=True)  # empty: the old one was closed
+    durable.sync_folder(work.parent)
+    failpoint("relieved")
+
+
+def _reopen(work: Path, root: Path) -> duckdb.DuckDBPyConnection | None:
+    """The file as it was left; None when it is damaged, of another schema, or names sealed files that are gone."""
     con = None
     try:
         con = connect(work)
         facts = dict(con.execute("SELECT key, value FROM meta").fetchall())
-        if (facts.get("schema_version"), facts.get("table_version")) == (str(SCHEMA_VERSION), table_version()):
-            create_views(con)
-            comment(con)
+        ours = (facts.get("schema_version"), facts.get("table_version")) == (str(SCHEMA_VERSION), table_version())
+        if ours and not sealed_missing(con, root):
+            con.execute(f"SET file_search_path = {quoted(str(root))}")
+            if facts.get("view_version") != view_version():
+                create_views(con)
+                comment(con)
             set_meta(con, view_version=view_version(), mtlfleet_version=version_here())
             return con
     except duckdb.Error:

@@ -1,12 +1,14 @@
 """SIGKILL at every moment that matters: is a row lost, doubled or of the wrong attempt, and does a reader ever see it?
 
-    python tests/e2e/store_kill_loop.py [--kills 150] [--seed 0] [--mutant NAME] [--json]
+    python tests/e2e/store_kill_loop.py [--kills 150] [--seed 0] [--s3] [--mutant NAME] [--json]
 
 Six trials are written at a time, an ingester publishes, a second one with a private file of its own joins it now and
 then, and this process keeps reading. Every writer and ingester kills itself at a point drawn from those of
 `mtlfleet.store.failpoints` and is started again; some writers stop there instead, are given up, and wake up later as
-zombies. What ought to be there is worked out from claim files, checkpoints and an acknowledgement log by plain Python.
-A `--mutant` breaks one protection; the loop must then find problems. Exit status: 0 nothing found, 1 problems found.
+zombies. Half of the ingesters seal the bulk rows of ended trials. With `--s3` the store is a bucket of a moto server,
+and the ingesters are machines with copies of their own, which are lost now and then. What ought to be there is worked
+out from claim files, checkpoints and an acknowledgement log by plain Python. A `--mutant` breaks one protection; the
+loop must then find problems. Exit status: 0 nothing found, 1 problems found.
 """
 
 from __future__ import annotations
@@ -16,11 +18,14 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +45,9 @@ WORKER_POINTS = {
 INGESTER_POINTS = {
     "between-rows-and-ledger": 3, "before-commit": 3, "after-commit": 3, "before-checkpoint": 3, "after-checkpoint": 3,
     "half-copied": 3, "before-rename": 3, "after-rename": 3,
+    "half-written": 2, "sealed": 2, "half-relieved": 2, "relieved": 2,
 }  # fmt: skip
+SEALING_POINTS = ("half-written", "sealed", "half-relieved", "relieved")
 
 
 class NoPandas:
@@ -59,7 +66,7 @@ def value(trial: str, step: int, row: int) -> float:
     return float(sum(map(ord, trial)) * 1000 + 10 * step + row)
 
 
-def work(root: str, trial: str, mutant: str, point: str, quick: bool) -> None:
+def work(root: str, acks: str, trial: str, mutant: str, point: str, quick: bool) -> None:
     """One attempt of a trial, from the newest checkpoint that counts to its end."""
     from mtlfleet.store import AttemptWriter, failpoints, new_checkpoint, restorable, writer
     from mtlfleet.store.failpoints import failpoint
@@ -73,8 +80,8 @@ def work(root: str, trial: str, mutant: str, point: str, quick: bool) -> None:
     log = AttemptWriter.claim(
         root, STUDY, trial, restored_step=start, restored_checkpoint=found.key if found else None, world_size=1
     )
-    acks = Path(root) / "acks" / f"{trial}-{log.attempt}"
-    acks.parent.mkdir(exist_ok=True)
+    told = Path(acks) / f"{trial}-{log.attempt}"
+    told.touch()
     for step in range(start + 1, STEPS + 1):
         log.metric(step, step / STEPS, "train", "a", "loss", value(trial, step, 0))
         for row in range(1, ROWS):
@@ -82,7 +89,7 @@ def work(root: str, trial: str, mutant: str, point: str, quick: bool) -> None:
         failpoint("mid-step")
         if step % FLUSH == 0:
             log.flush()
-            acks.write_text(str(step))
+            told.write_text(str(step))
         if step % EVERY == 0 and step < STEPS:
             for row in range(ROWS):
                 log.metric(step, 0.0, "val", f"t{row}", "loss", value(trial, step, row))
@@ -96,13 +103,16 @@ def work(root: str, trial: str, mutant: str, point: str, quick: bool) -> None:
     log.close("done", last_step=STEPS)
 
 
-def ingest(root: str, mutant: str, point: str, private: str) -> None:
+def ingest(root: str, cache: str, mutant: str, point: str, host: str, sealing: bool) -> None:
     """An ingester's life: five rounds, a publication in each."""
-    from mtlfleet.store import Ingester, failpoints
+    from mtlfleet.store import Ingester, failpoints, sealing
 
     spoil(mutant)
     failpoints.arm(point)
-    with Ingester(root, work=Path(private) if private else None) as ingester:
+    sealing.WORTHWHILE = 10**9  # each trial, as soon as it has ended
+    os.environ["XDG_CACHE_HOME"] = f"{cache}/{host}"  # where the copies of a bucket lie
+    private = Path(root) / f".work-{host}.duckdb" if host and "://" not in root else None
+    with Ingester(root, work=private, max_bytes=1 if sealing else None) as ingester:
         for _ in range(5):
             ingester.run_once()
             ingester.publish()
@@ -126,8 +136,8 @@ def spoil(mutant: str) -> None:
     if mutant == "no-attempt-window":
         create = session.create_views
 
-        def create_without_window(con: Any) -> None:
-            create(con)
+        def create_without_window(con: Any, *folder: str, **asked: Any) -> None:
+            create(con, *folder, **asked)
             for table in ("metrics", "step_metrics"):
                 con.execute(f"CREATE OR REPLACE VIEW {table} AS SELECT * FROM {table}_all")
 
@@ -150,9 +160,10 @@ class Trial:
 
 @dataclass
 class Loop:
-    """Everything that runs, and what was seen."""
+    """Everything that runs, and what was seen. ``folder`` is for what is no part of the store."""
 
-    root: Path
+    root: str
+    folder: Path
     mutant: str
     kills: int
     seed: int
@@ -172,6 +183,11 @@ class Loop:
         self.drawn = random.Random(self.seed)
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload([__name__, "duckdb", "mtlfleet.store.ingest", "mtlfleet.store.session"])
+        self.acks.mkdir()
+
+    @property
+    def acks(self) -> Path:
+        return self.folder / "acks"
 
     @property
     def over(self) -> bool:
@@ -193,7 +209,7 @@ class Loop:
                 self.trials += [Trial(f"trial{len(self.trials) + n}") for n in range(6)]
             self.fold("", 0.9)
             if turn % 10 == 9:
-                self.fold(str(self.root / ".work-other-host.duckdb"), 0.5)
+                self.fold("other-host", 0.5)
             if turn % 5 == 0:
                 self.poll()
             time.sleep(0.05)
@@ -209,7 +225,9 @@ class Loop:
     def draw(self, points: dict[str, int], chance: float) -> str:
         if self.over or self.drawn.random() > chance:
             return ""
-        name = self.drawn.choice(sorted(points))
+        reached = {point.partition(":")[2] for point in self.killed}
+        rare = [name for name in sorted(points) if name not in reached and self.drawn.random() < 0.5]
+        name = self.drawn.choice(rare or sorted(points))
         return f"{name}:{self.drawn.randint(1, points[name])}"
 
     def turn(self, trial: Trial) -> None:
@@ -218,8 +236,8 @@ class Loop:
             trial.point = self.draw(WORKER_POINTS, 0.95)
             if trial.point and self.drawn.random() < 0.2:
                 trial.point += ":stop"
-            quick = self.drawn.random() < 0.5
-            trial.process = self.start(work, str(self.root), trial.name, self.mutant, trial.point, quick)
+            quick = self.drawn.random() < 0.5 and not trial.point.endswith(":stop")  # a request of its may not hang
+            trial.process = self.start(work, self.root, str(self.acks), trial.name, self.mutant, trial.point, quick)
         elif trial.process.exitcode is not None:
             trial.done = self.count("writer", trial.process, trial.point)
             trial.process = None
@@ -239,25 +257,33 @@ class Loop:
         return bool(process.exitcode == 0)
 
     def wake(self, zombie: Any) -> None:
-        os.kill(zombie.pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # the system wakes what is stopped when the shell of this loop goes away
+            os.kill(zombie.pid, signal.SIGCONT)
         self.zombies.remove(zombie)
         self.woken += 1
         zombie.join(20)
 
-    def fold(self, private: str, chance: float) -> None:
-        process, point = self.ingesters.get(private, (None, ""))
+    def fold(self, host: str, chance: float) -> None:
+        process, point = self.ingesters.get(host, (None, ""))
         if process is not None and process.exitcode is None:
             return
         if process is not None:
             self.count("ingester", process, point)
+            if self.drawn.random() < 0.1:  # a machine is lost with its copies
+                shutil.rmtree(self.folder / "caches" / host, ignore_errors=True)
         point = self.draw(INGESTER_POINTS, chance)
-        self.ingesters[private] = (self.start(ingest, str(self.root), self.mutant, point, private), point)
+        sealing = point.partition(":")[0] in SEALING_POINTS or self.drawn.random() < 0.5
+        self.ingesters[host] = (self.ingester(point, host, sealing=sealing), point)
+
+    def ingester(self, point: str = "", host: str = "", *, sealing: bool = False) -> Any:
+        return self.start(ingest, self.root, str(self.folder / "caches"), self.mutant, point, host, sealing)
 
     def poll(self) -> None:
         """Read as a user would; whatever is checkpointed now must be in the answer, once, and of the right attempt."""
         from mtlfleet.store import Store
+        from mtlfleet.store.place import at
 
-        if not (self.root / "segments").exists():
+        if not at(self.root).names("segments"):
             return
         before = self.problems.total()
         covered = {t.name: checkpointed(self.root, t.name) for t in self.trials}
@@ -304,7 +330,7 @@ class Loop:
                 trial.process.join(20)
         for process, _ in self.ingesters.values():
             process.join(20)
-        last = self.start(ingest, str(self.root), self.mutant, "", "")
+        last = self.ingester(sealing=True)
         last.join(60)
         if last.exitcode != 0:
             self.note("crash", f"the last ingester: {last.exitcode}")
@@ -350,7 +376,7 @@ class Loop:
 
     def acknowledged(self, raw: set[tuple[str, int, int]]) -> None:
         """Everything that a writer was told to be durable is there, whether it counts or not."""
-        for log in (self.root / "acks").iterdir():
+        for log in self.acks.iterdir():
             trial, _, attempt = log.name.partition("-")
             start = restored_steps(self.root, trial)[int(attempt)]
             for step in range(start + 1, int(log.read_text() or 0) + 1):
@@ -365,35 +391,55 @@ def stopped(pid: int) -> bool:
         return False
 
 
-def restored_steps(root: Path, trial: str) -> dict[int, int]:
+def restored_steps(root: str, trial: str) -> dict[int, int]:
     """Attempt -> step it restored, from the claim files."""
-    folder = root / "segments" / f"study={STUDY}" / f"trial={trial}"
-    claims = [json.loads(p.read_text()) for p in folder.glob("attempt=*.json") if not p.name.endswith(".end.json")]
+    from mtlfleet.store.place import at
+
+    place, folder = at(root), f"segments/study={STUDY}/trial={trial}"
+    names = [n for n in place.names(folder) if n.startswith("attempt=") and n.endswith(".json")]
+    claims = [json.loads(c) for c in place.read_all([f"{folder}/{n}" for n in names if not n.endswith(".end.json")])]
     return {c["attempt"]: c["restored_step"] for c in claims}
 
 
-def checkpointed(root: Path, trial: str) -> int:
+def checkpointed(root: str, trial: str) -> int:
     """The largest step of a checkpoint that counts: no later attempt restored less."""
+    from mtlfleet.store.place import at
+
     restored = restored_steps(root, trial)
     best = 0
-    for path in (root / "checkpoints" / f"study={STUDY}" / f"trial={trial}").glob("step=*"):
-        step, attempt = (int(part.partition("=")[2]) for part in path.name.split("-"))
+    for name in at(root).folders(f"checkpoints/study={STUDY}/trial={trial}"):
+        step, attempt = (int(part.partition("=")[2]) for part in name.split("-"))
         if all(step <= s for b, s in restored.items() if b > attempt):
             best = max(best, step)
     return best
+
+
+@contextmanager
+def bucket(folder: Path) -> Iterator[str]:
+    """A store's root in a bucket; every process started from here on finds the server."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    import s3_server
+
+    with s3_server.serving() as address:
+        os.environ.update(s3_server.settings(address, str(folder / "caches" / "reader")))
+        yield s3_server.make_bucket(address)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--s3", action="store_true", help="a store in a bucket instead of a folder")
     parser.add_argument("--mutant", choices=MUTANTS, default="")
     parser.add_argument("--stop-early", action="store_true", help="at the first problem")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        loop = Loop(Path(folder), options.mutant, options.kills, options.seed)
+    with (
+        tempfile.TemporaryDirectory(prefix="mtlfleet-kills-") as folder,
+        bucket(Path(folder)) if options.s3 else nullcontext(f"{folder}/store") as root,
+    ):
+        loop = Loop(root, Path(folder), options.mutant, options.kills, options.seed)
         spoil(options.mutant)
         try:
             loop.run(stop_early=options.stop_early)
@@ -403,6 +449,7 @@ def main() -> None:
     report = {
         "schema": "mtlfleet/store-kills/1",
         "mutant": options.mutant,
+        "s3": options.s3,
         "kills": loop.killed.total(),
         "points": dict(sorted(loop.killed.items())),
         "zombies": loop.woken,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -105,6 +106,15 @@ def test_every_way_of_asking_reads_a_bucket(s3_root: str, tmp_path: Path) -> Non
     ask("export", s3_root, "--to", "duckdb", "-o", tmp_path / "all.duckdb")
     with duckdb.connect(str(tmp_path / "all.duckdb"), read_only=True) as con:
         assert con.sql(query).fetchall() == [(2,)]
+
+    with Ingester(s3_root, max_bytes=1) as ingester:  # its rows leave the published file
+        ingester.run_once()
+        ingester.publish()
+    assert len(list(at(s3_root).walk("sealed"))) == 1
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"])  # another machine asks
+    for source in ("--live", "--segments", "--snapshot"):
+        assert json.loads(ask("sql", s3_root, query, "--format", "json", source)) == found
+    assert json.loads(ask("gc", s3_root, "--json"))["deleted"] == []
 
 
 def test_credentials_reach_neither_the_store_nor_this_machine(s3_root: str, tmp_path: Path) -> None:

@@ -26,10 +26,17 @@ def loop(*words: str, timeout: float = 600) -> dict[str, Any]:
     return report
 
 
-def test_thirty_kills_lose_and_double_nothing() -> None:
-    report = loop("--kills", "30")
-    assert report["kills"] >= 30 and report["polls"] > 0 and report["zombies"] > 0
+@pytest.mark.parametrize(("place", "kills"), [((), 30), (("--s3",), 6)], ids=["folder", "bucket"])
+def test_a_few_kills_lose_and_double_nothing(place: tuple[str, ...], kills: int) -> None:
+    report = loop("--kills", str(kills), *place)
+    assert report["kills"] >= kills and report["polls"] > 0 and report["zombies"] > 0
     assert report["problems"] == {}, report["examples"]
+
+
+@pytest.mark.slow
+def test_fifty_kills_over_a_bucket_lose_and_double_nothing() -> None:
+    report = loop("--kills", "50", "--seed", "1", "--s3", timeout=1800)
+    assert report["kills"] >= 50 and report["problems"] == {}, report["examples"]
 
 
 @pytest.mark.slow
@@ -53,6 +60,24 @@ def test_many_kills_at_every_point_lose_and_double_nothing() -> None:
     ],
 )
 def test_the_same_loop_catches_a_broken_store(mutant: str, seen_as: set[str]) -> None:
-    report = loop("--kills", "400" if mutant == "no-checkpoint-window" else "60", "--mutant", mutant, "--stop-early")
+    caught(mutant, seen_as)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mutant", "seen_as"),
+    [
+        ("ledger-in-its-own-transaction", {"duplicate"}),
+        ("checkpoint-before-flush", {"lost"}),
+        ("no-attempt-window", {"duplicate", "wrong attempt"}),
+    ],
+)
+def test_the_loop_over_a_bucket_catches_it_too(mutant: str, seen_as: set[str]) -> None:
+    caught(mutant, seen_as, "--s3")
+
+
+def caught(mutant: str, seen_as: set[str], *place: str) -> None:
+    kills = "400" if mutant == "no-checkpoint-window" else "60"
+    report = loop("--kills", kills, "--mutant", mutant, "--stop-early", *place)
     assert seen_as & set(report["problems"]), f"{mutant} went unnoticed: {report}"
     assert "crash" not in report["problems"], report["examples"]

@@ -17,7 +17,8 @@ import pytest
 
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
 from mtlfleet.store import AttemptWriter, Ingester, Store, durable, stamp, trial_state
-from mtlfleet.store.doctor import Problem, examine, repair
+from mtlfleet.store.checks import Problem
+from mtlfleet.store.doctor import examine, repair
 from mtlfleet.store.layout import list_segments
 
 

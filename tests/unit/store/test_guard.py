@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,12 +27,14 @@ WRITES = (
     "COPY (SELECT 1) TO '{root}/x.parquet'",
     "COPY (SELECT 1) TO '{root}/results.duckdb' (USE_TMP_FILE false)",
     "COPY (SELECT 1) TO '{segment}' (FORMAT parquet, USE_TMP_FILE false)",
+    "COPY (SELECT 1) TO '{sealed}' (FORMAT parquet, USE_TMP_FILE false)",
     "COPY (SELECT 1 AS a) TO '{root}/parts' (FORMAT csv, PARTITION_BY (a), OVERWRITE_OR_IGNORE)",
     "COPY attempts FROM '{root}/results.duckdb'",
     "COPY FROM DATABASE snapshot TO memory",
     "WITH x AS (COPY (SELECT 1) TO '{root}/f.csv' (USE_TMP_FILE false)) FROM x",
     "WITH x AS (COPY (SELECT 1) TO '{segment}' (USE_TMP_FILE false)) FROM x",
     "WITH x AS (COPY (SELECT 1) TO '{root}/results.duckdb' (USE_TMP_FILE false)) FROM x",
+    "WITH x AS (COPY (SELECT 1) TO '{sealed}' (FORMAT parquet, USE_TMP_FILE false)) FROM x",
     "WITH a AS (SELECT 1), x AS MATERIALIZED (COPY (FROM a) TO '{root}/m.csv') SELECT * FROM a, x",
     "SELECT * FROM (WITH x AS (COPY (SELECT 1) TO '{root}/g.csv') FROM x)",
     "WITH x AS (INSERT INTO meta VALUES ('a', 'b') RETURNING *) FROM x",
@@ -79,6 +82,10 @@ READS_OUTSIDE = (
     "SELECT * FROM read_blob('{root}/results.duckdb')",
     "SELECT * FROM read_parquet('{segment}')",
     "SELECT * FROM parquet_scan('{segment}')",
+    "SELECT * FROM parquet_scan('{sealed}')",
+    "SELECT * FROM '{sealed}'",
+    "SELECT * FROM read_parquet('{root}/sealed/stray.parquet')",
+    "SELECT * FROM read_parquet('{root}/sealed/**/*.parquet')",
     "SELECT * FROM parquet_metadata('{segment}')",
     "SELECT * FROM parquet_kv_metadata('{segment}')",
     "SELECT * FROM read_json('/etc/hostname')",
@@ -154,6 +161,7 @@ SETTINGS = (
 HOSTILE = (*WRITES, *READS_OUTSIDE, *SETTINGS)
 HARMLESS = (
     "SELECT count(*) FROM metrics",
+    "SELECT count(*) FROM step_metrics",
     "FROM leaderboard SELECT method, mean WHERE complete",
     "WITH RECURSIVE r AS (SELECT 1 AS a UNION ALL SELECT a + 1 FROM r WHERE a < 5) SELECT sum(a) FROM r",
     "SELECT method FROM trials UNION SELECT dataset FROM trials",
@@ -178,9 +186,11 @@ def hashes(root: Path) -> dict[str, str]:
 
 @pytest.fixture
 def store(make_study: Callable[..., Path]) -> Path:
+    """With sealed files, which a query process must be let read, and one more beside them."""
     root = make_study()
-    with Ingester(root) as ingester:
+    with Ingester(root, max_bytes=1) as ingester:
         ingester.run_once()
+    shutil.copy(next((root / "sealed").rglob("*.parquet")), root / "sealed/stray.parquet")
     return root
 
 
@@ -191,7 +201,9 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def words(query: str, root: Path) -> str:
-    return query.format(root=root, segment=root / "segments/study=s/trial=ls0/attempt=1/metrics-000001.parquet")
+    sealed = next((root / "sealed/study=s/trial=ls0").glob("step_metrics-*.parquet"), root / "sealed/x.parquet")
+    segment = root / "segments/study=s/trial=ls0/attempt=1/metrics-000001.parquet"
+    return query.format(root=root, segment=segment, sealed=sealed)
 
 
 # What a query process runs, once for the whole corpus: ``prepare``, then ``answer`` for each query, with the layers
@@ -211,9 +223,9 @@ if "syntax" not in layers:
     guard.check = lambda *_, **__: None
 if "settings" not in layers:
     session.lock_down = lambda _: None
-attach, reached, ended, snapshot = session.attach, [], {}, root / "results.duckdb"
+attach, reached, ended = session.attach, [], {}
 session.attach = lambda *a, **k: (reached.append(1), attach(*a, **k))[1]
-whole = snapshot.read_bytes()
+needed = {path: path.read_bytes() for path in (root / "results.duckdb", *(root / "sealed").rglob("*.parquet"))}
 for query in json.load(sys.stdin):
     reached.clear()
     request = dict(root=str(root), query=query, params={}, form="csv", source="snapshot", timeout_s=20.0, limit=None)
@@ -222,10 +234,11 @@ for query in json.load(sys.stdin):
         how = "ran"
     except Exception as error:
         how = type(error).__name__ + ": " + str(error)[:200]
-    if snapshot.read_bytes() != whole:  # put back, so that the next query finds a store; where a layer holds, never
-        how = "overwrote the snapshot"
-        snapshot.unlink()
-        snapshot.write_bytes(whole)
+    for path, whole in needed.items():
+        if path.read_bytes() != whole:  # put back, so that the next query finds a store; where a layer holds, never
+            how = "overwrote " + ("the snapshot" if path.suffix == ".duckdb" else "a sealed file")
+            path.unlink()
+            path.write_bytes(whole)
     ended[query] = how, bool(reached)
 print(json.dumps(ended), flush=True)
 os._exit(0)
@@ -293,6 +306,7 @@ def test_without_the_kernel_and_the_settings_the_corpus_does_harm(store: Path) -
     changed = {Path(p).name for p, digest in hashes(store).items() if before.get(p) != digest}
     assert {"x.parquet", "f.csv", "m.csv", "h.csv", "metrics-000001.parquet"} <= changed
     assert sum(how == "overwrote the snapshot" for how in ended) >= 3
+    assert sum(how == "overwrote a sealed file" for how in ended) == 2
     assert sum(how == "ran" for how in ended) >= 25
 
 
@@ -304,7 +318,7 @@ def test_locked_settings_alone_still_let_a_detached_snapshot_be_overwritten(stor
 
 
 def test_locked_settings_refuse_every_read_outside_by_themselves(store: Path) -> None:
-    queries = [q for q in READS_OUTSIDE if "/etc/" in q or "segment" in q or "://" in q]
+    queries = [q for q in READS_OUTSIDE if "/etc/" in q or "segment" in q or "://" in q or "{root}/sealed" in q]
     ended = ask_all(store, queries, "settings")
     assert [q for q, (how, _) in ended.items() if how == "ran"] == []
 

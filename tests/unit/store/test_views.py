@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import duckdb
 import numpy as np
 import pytest
 from scipy import stats
 
-from mtlfleet.store import Ingester, Store
+from mtlfleet.store import Ingester, Store, database
 from mtlfleet.store.canned import canned
 
 METRICS = (("accuracy", True), ("error", False))
@@ -148,3 +149,22 @@ def test_what_a_step_did_is_a_row_per_task_and_a_summary_per_method(make_study: 
     assert (told["ls"]["steps"], told["ls"]["hurt_fraction"], told["ls"]["norm_to_sum"], told["ls"]["not_ok"]) == (
         2, 1.0, 0.5, 0,
     )  # fmt: skip
+
+
+def test_a_query_finds_every_view_that_it_names_and_all_where_it_asks_what_there_is() -> None:
+    every = set(database._views())
+    assert len(every) > 20
+    for name in every:
+        with duckdb.connect(":memory:") as con:
+            database.create_tables(con)
+            database.create_views(con, asked=f'SELECT * FROM "{name.upper()}"')
+            con.execute(f"FROM {name}")
+            made = {v for (v,) in con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()}
+            assert name in made
+    assert len(made) < len(every)  # the last of them needs only a few
+    for asked in ("SHOW TABLES", "FROM duckdb_views()", "SELECT table_name FROM information_schema.tables", None):
+        with duckdb.connect(":memory:") as con:
+            database.create_tables(con)
+            database.create_views(con, asked=asked)
+            listed = con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+            assert every <= {view for (view,) in listed}
