@@ -29,7 +29,8 @@ def loop(*words: str, timeout: float = 600) -> dict[str, Any]:
 @pytest.mark.parametrize(("place", "kills"), [((), 30), (("--s3",), 6)], ids=["folder", "bucket"])
 def test_a_few_kills_lose_and_double_nothing(place: tuple[str, ...], kills: int) -> None:
     report = loop("--kills", str(kills), *place)
-    assert report["kills"] >= kills and report["polls"] > 0 and report["zombies"] > 0
+    assert report["kills"] >= kills and report["polls"] > 0
+    assert kills < 30 or report["zombies"] > 0  # every fourth or so: six kills may have none
     assert report["problems"] == {}, report["examples"]
 
 
