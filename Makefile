@@ -22,7 +22,7 @@ demo: venv ## run the quickstart study: trials, claims, report
 	$(BIN)/mtlfleet launch $(STUDY) $(ARGS)
 
 test: lint ## lint, then every test that is not slow, a file to a core
-	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: venv ## the long tests only
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -78,7 +78,6 @@ def test_the_loop_over_a_bucket_catches_it_too(mutant: str, seen_as: set[str]) -
 
 
 def caught(mutant: str, seen_as: set[str], *place: str) -> None:
-    kills = "400" if mutant == "no-checkpoint-window" else "60"
-    report = loop("--kills", kills, "--mutant", mutant, "--stop-early", *place)
+    report = loop("--kills", "400", "--mutant", mutant, "--stop-early", *place)
     assert seen_as & set(report["problems"]), f"{mutant} went unnoticed: {report}"
     assert "crash" not in report["problems"], report["examples"]
