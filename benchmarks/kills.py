@@ -94,8 +94,8 @@ def finish(study: Path, attempts: int = 3) -> None:
     sys.exit(f"the study did not finish in {attempts} launches; the last said:\n{said}")
 
 
-def disturbed(study: Path, target: str, after: float, drawn: random.Random) -> tuple[bool, str]:
-    """One run with one kill; (whether something was killed, digest)."""
+def disturbed(study: Path, target: str, after: float, drawn: random.Random) -> tuple[bool, str, float]:
+    """One run with one kill; (whether something was killed, digest, seconds until the launch ended)."""
     running = launch(study)
     started = time.monotonic()
     killed = False
@@ -108,8 +108,9 @@ def disturbed(study: Path, target: str, after: float, drawn: random.Random) -> t
                 os.kill(drawn.choice(chosen), signal.SIGKILL)
                 killed = True
     running.communicate(timeout=600)
+    lasted = time.monotonic() - started
     finish(study)
-    return killed, digest(study)
+    return killed, digest(study), lasted
 
 
 def main() -> None:
@@ -151,7 +152,9 @@ def run(folder: Path, kills: int, drawn: random.Random) -> tuple[list[dict[str, 
     while sum(bool(row["killed"]) for row in rows) < kills and number < 3 * kills:
         target = TARGETS[number % len(TARGETS)]
         study = place(folder / f"{number:03d}")
-        killed, found = disturbed(study, target, drawn.uniform(0.3, 0.95) * span, drawn)
+        killed, found, lasted = disturbed(study, target, drawn.uniform(0.3, 0.95) * span, drawn)
+        if not killed:  # the machine has become faster: this run was an undisturbed one
+            span = lasted
         rows.append({"run": number, "target": target, "killed": killed, "digest": found})
         same = "equal" if found == reference else "DIFFERENT"
         print(f"{number:3d} {target:<6} {'killed' if killed else 'too late'} {same}", file=sys.stderr, flush=True)
