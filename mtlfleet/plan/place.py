@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 Root = Path | str  # a folder, or ``s3://bucket/prefix``
+PUBLISH_MAX_BYTES = 2_000_000_000  # of results.duckdb; copying more at each publication is not sensible
 
 _URL = re.compile(r"s3:/{1,2}(?P<bucket>[^/]+)(?:/(?P<prefix>.*))?", re.DOTALL)  # a Path folds the two slashes to one
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")

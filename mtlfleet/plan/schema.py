@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag, create_model, model_validator
 
 from mtlfleet.plan.claimschema import ClaimEntry
+from mtlfleet.plan.place import PUBLISH_MAX_BYTES
 from mtlfleet.plan.scalars import Absent, Id, Name, Pair, Params, Seed, Shape, Text
 from mtlfleet.plan.trial import Recipe
 
@@ -166,7 +167,7 @@ class ResourcesEntry(Shape):
 
 class Publish(Shape):
     max_bytes: Annotated[int, Ge(1)] = Field(
-        default=2_000_000_000,
+        default=PUBLISH_MAX_BYTES,
         description="of a results.duckdb larger than this, step metrics and task gradients of ended trials are sealed"
         " in Parquet files beside it",
     )

@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
-from mtlfleet.plan.place import Root
+from mtlfleet.plan.place import PUBLISH_MAX_BYTES, Root
 from mtlfleet.store import durable, layout, sealing, workfile
 from mtlfleet.store.database import (
     attempt_rows,
@@ -38,7 +38,6 @@ from mtlfleet.store.schema import DOCUMENT_TABLES, LEDGER, SEGMENT_TABLES
 from mtlfleet.store.stamp import Seen
 
 PUBLISH_S = 30.0
-PUBLISH_MAX_BYTES = 2_000_000_000  # copying more each time is not sensible
 PUBLISH_DUTY = 20.0  # a publication may take one part in so many of the time
 
 __all__ = ["Ingester", "create_views", "load_segments"]  # the last two: what the mutants of the kill tests replace
