@@ -7,6 +7,7 @@ COMMENT ON VIEW task_gradient_rows IS 'task_gradients with one row per task; wha
 COMMENT ON VIEW trial_states IS 'trial_summary without what has to be looked up among the metrics: a fraction of its price';
 COMMENT ON VIEW trial_summary IS 'trials with the state of their latest attempt: missing, running, done, diverged, failed, oom, lost, interrupted';
 COMMENT ON VIEW final_metrics IS 'rows of the checkpoint that validation chose, of the current trials; value is NULL when none was finite';
+COMMENT ON VIEW test_metrics IS 'final_metrics of the final trials on the test split';
 COMMENT ON VIEW judged_metrics IS 'metrics with a direction that final trials measured on test';
 COMMENT ON VIEW stl_reference IS 'in-study single-task reference: mean over the final seeds';
 COMMENT ON VIEW delta_terms IS 'per final trial, task and metric: improvement over the single-task reference';

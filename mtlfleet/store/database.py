@@ -36,6 +36,9 @@ _T975 = (
 _T975_MACRO = f"""CREATE OR REPLACE MACRO t975(df) AS CASE WHEN df <= 30 THEN ([{_T975}])[df]
   ELSE 1.959963985 + 2.372271249 / df + 2.822479 / (df * df) + 2.555850 / (df * df * df) END"""
 
+# View -> views whose text is written into it. Each is named several times there, and DuckDB plans every mention anew.
+_PARTS = ("trial_states", "test_metrics", "judged_metrics", "stl_reference", "delta_terms")
+_WRITTEN_INTO: Mapping[str, Sequence[str]] = {"delta_m": _PARTS, "leaderboard": (*_PARTS, "delta_m")}
 
 # Words of queries that may ask which views there are.
 _CATALOGUE = re.compile(r"duckdb_|information_schema|pg_|pragma|show|describe|summarize|sqlite_master", re.IGNORECASE)
@@ -68,18 +71,25 @@ def create_views(con: duckdb.DuckDBPyConnection, folder: str = "", *, asked: str
 def _views() -> Mapping[str, str]:
     """View -> the statement that makes it, in the order in which they can be made."""
     text = files("mtlfleet.store").joinpath("views.sql").read_text()
-    return {found[1]: found[0] for found in re.finditer(r"CREATE OR REPLACE VIEW (\w+).*?;\n", text, re.DOTALL)}
+    found = dict(re.findall(r"CREATE OR REPLACE VIEW (\w+) AS\n(.*?);\n", text, re.DOTALL))
+    whole = {}
+    for name, body in found.items():
+        parts = "".join(f"{part} AS MATERIALIZED ({found[part]}), " for part in _WRITTEN_INTO.get(name, ()))
+        body = f"WITH {parts}{body.removeprefix('WITH ')}" if parts else body
+        whole[name] = f"CREATE OR REPLACE VIEW {name} AS\n{body};\n"
+    return whole
 
 
 def _named_in(query: str) -> list[str]:
     """The statements of the views whose names stand in the query, or in one of these."""
     found: set[str] = set()
-    pending = [query]
+    pending = [("", query)]
     while pending:
-        words = {word.lower() for word in re.findall(r"\w+", pending.pop())}
-        new = words & _views().keys() - found
+        name, text = pending.pop()
+        words = {word.lower() for word in re.findall(r"\w+", text)}
+        new = (words & _views().keys()) - found - set(_WRITTEN_INTO.get(name, ()))
         found |= new
-        pending += [_views()[name] for name in new]
+        pending += [(view, _views()[view]) for view in new]
     return [statement for name, statement in _views().items() if name in found]
 
 

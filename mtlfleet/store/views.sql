@@ -89,11 +89,16 @@ FROM trials t JOIN metrics m USING (study_id, trial_id)
 WHERE m.final
 GROUP BY ALL;
 
+-- What the boards below rest on: `database` writes this and the four that use it into their text, so that a board reads the
+-- rows once and is planned in half the time.
+CREATE OR REPLACE VIEW test_metrics AS
+SELECT * FROM final_metrics WHERE phase = 'final' AND split = 'test';
+
 -- One row per thing a final run is judged by: metrics with a direction and a true zero.
 CREATE OR REPLACE VIEW judged_metrics AS
 SELECT DISTINCT f.study_id, f.dataset, f.architecture, f.task, f.metric, d.unit, d.direction, d.scale
-FROM final_metrics f JOIN metric_defs d USING (study_id, metric)
-WHERE f.phase = 'final' AND f.split = 'test' AND f.task <> '*' AND d.direction IN ('min', 'max');
+FROM test_metrics f JOIN metric_defs d USING (study_id, metric)
+WHERE f.task <> '*' AND d.direction IN ('min', 'max');
 
 CREATE OR REPLACE VIEW stl_reference AS
 SELECT t.study_id, t.dataset, t.architecture, j.task, j.metric,
@@ -102,8 +107,7 @@ SELECT t.study_id, t.dataset, t.architecture, j.task, j.metric,
        count(*) FILTER (isfinite(f.value) AND t.state = 'done') = count(*) AS complete
 FROM trial_states t
 JOIN judged_metrics j ON (j.study_id, j.dataset, j.architecture, j.task) = (t.study_id, t.dataset, t.architecture, t.task)
-LEFT JOIN final_metrics f ON (f.study_id, f.trial_id, f.task, f.metric) = (t.study_id, t.trial_id, j.task, j.metric)
-     AND f.split = 'test'
+LEFT JOIN test_metrics f ON (f.study_id, f.trial_id, f.task, f.metric) = (t.study_id, t.trial_id, j.task, j.metric)
 WHERE t.phase = 'final' AND t.task <> '*'
 GROUP BY ALL;
 
@@ -114,8 +118,7 @@ SELECT t.study_id, t.dataset, t.architecture, t.method, t.seed, t.trial_id, j.ta
 FROM trial_states t
 JOIN judged_metrics j ON (j.study_id, j.dataset, j.architecture) = (t.study_id, t.dataset, t.architecture)
      AND (t.task = '*' OR t.task = j.task) AND j.scale = 'ratio'
-LEFT JOIN final_metrics f ON (f.study_id, f.trial_id, f.task, f.metric) = (t.study_id, t.trial_id, j.task, j.metric)
-     AND f.split = 'test'
+LEFT JOIN test_metrics f ON (f.study_id, f.trial_id, f.task, f.metric) = (t.study_id, t.trial_id, j.task, j.metric)
 LEFT JOIN stl_reference r ON (r.study_id, r.dataset, r.architecture, r.task, r.metric)
      = (t.study_id, t.dataset, t.architecture, j.task, j.metric)
 WHERE t.phase = 'final';
@@ -152,8 +155,8 @@ WITH cells AS (
          count(*) FILTER (state IN ('failed', 'oom', 'lost')) AS n_failed, count(*) FILTER (state = 'diverged') AS n_diverged
   FROM cells GROUP BY ALL
 ), finals AS (
-  SELECT f.* FROM final_metrics f JOIN trial_states t USING (study_id, trial_id)
-  WHERE f.phase = 'final' AND f.split = 'test' AND t.state = 'done' AND isfinite(f.value)
+  SELECT f.* FROM test_metrics f JOIN trial_states t USING (study_id, trial_id)
+  WHERE t.state = 'done' AND isfinite(f.value)
 ), metric_rows AS (
   SELECT c.study_id, c.dataset, c.architecture, c.method, c.task, j.metric, j.unit, j.direction, count(f.value) AS n_seeds,
          any_value(c.n_trials) AS n_trials, avg(f.value ORDER BY f.value) AS mean,
