@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -74,6 +74,10 @@ class Table(NamedTuple):
     def stored(self) -> str:
         """The DuckDB table with the rows that are in the file; of a bulk table the base is a view of all rows."""
         return f"unsealed_{self.base}" if self.bulk else self.base
+
+    def among(self, names: Collection[str] | None) -> bool:
+        """Whether one of its names is among these; None: all are."""
+        return names is None or not {self.name, self.base, self.stored}.isdisjoint(names)
 
     @property
     def arrow(self) -> pa.Schema:

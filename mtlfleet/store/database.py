@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
@@ -60,11 +60,12 @@ def create_views(con: duckdb.DuckDBPyConnection, folder: str = "", *, asked: str
     ``asked``: only the views that this query can name, which saves a tenth of a second, and all of them where it may
     ask what there is.
     """
+    names = reached(asked)
     con.execute(_T975_MACRO)
     for table in SEGMENT_TABLES.values():
-        if table.bulk:
+        if table.bulk and table.among(names):
             con.execute(_all_rows(table, [f"{folder}{path}" for path in sealed_paths(con, table=table.name)]))
-    con.execute("".join(_views().values() if asked is None or _CATALOGUE.search(asked) else _named_in(asked)))
+    con.execute("".join(text for name, text in _views().items() if names is None or name in names))
 
 
 @cache
@@ -80,17 +81,20 @@ def _views() -> Mapping[str, str]:
     return whole
 
 
-def _named_in(query: str) -> list[str]:
-    """The statements of the views whose names stand in the query, or in one of these."""
+def reached(query: str | None) -> Collection[str] | None:
+    """Every word of the query and of the views that it names, directly or through others: a table that is not among
+    them cannot matter to its answer. None where it may ask what there is, or is not known."""
+    if query is None or _CATALOGUE.search(query):
+        return None
     found: set[str] = set()
     pending = [("", query)]
     while pending:
         name, text = pending.pop()
         words = {word.lower() for word in re.findall(r"\w+", text)}
-        new = (words & _views().keys()) - found - set(_WRITTEN_INTO.get(name, ()))
+        new = words - found - set(_WRITTEN_INTO.get(name, ()))
         found |= new
-        pending += [(view, _views()[view]) for view in new]
-    return [statement for name, statement in _views().items() if name in found]
+        pending += [(view, _views()[view]) for view in new & _views().keys()]
+    return found
 
 
 def _all_rows(table: Table, sealed: Sequence[str]) -> str:
@@ -167,38 +171,39 @@ def view_version() -> str:
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 
-def read_segments(root: Path, table: Table, segments: Sequence[Segment]) -> str:
+def _read_segments(root: Path, table: Table, segments: Sequence[Segment], *, alike: bool) -> str:
     """SELECT over segment files of one table, for INSERT BY NAME: columns that a file of another version lacks become
-    NULL, also when all files lack them; columns that this version does not know are left out."""
-    paths = ", ".join(quoted(str(root / s.path)) for s in segments)
+    NULL, also when all files lack them; columns that this version does not know are left out. Files that are not known
+    to have the same columns are opened once more beforehand, a third of the price of small ones."""
+    paths = ", ".join(quoted(f"{root}/{s.path}") for s in segments)
     known = ", ".join(quoted(name) for name in table.names)
-    return (
-        f"SELECT COLUMNS(lambda c: c IN ({known}))"
-        f" FROM read_parquet([{paths}], union_by_name = true, hive_partitioning = false)"
-    )
+    union = "" if alike else ", union_by_name = true"
+    return f"SELECT COLUMNS(lambda c: c IN ({known})) FROM read_parquet([{paths}], hive_partitioning = false{union})"
 
 
-def load_segments(con: duckdb.DuckDBPyConnection, root: Path, segments: Sequence[Segment], *, batch: int = 500) -> None:
+def load_segments(
+    con: duckdb.DuckDBPyConnection, root: Path, segments: Mapping[Segment, Seen], *, batch: int = 500
+) -> None:
     """Insert the rows of segments. Raises StoreDamaged naming the file that cannot be read."""
-    by_table: dict[str, list[Segment]] = {}
-    for segment in segments:
-        by_table.setdefault(segment.table, []).append(segment)
-    with _threads_for(con, root, segments):
-        for name, group in by_table.items():
+    alike: dict[tuple[str, str], list[Segment]] = {}
+    for segment, seen in segments.items():
+        alike.setdefault((segment.table, seen.columns), []).append(segment)
+    with _threads_for(con, segments.values()):
+        for (name, columns), group in alike.items():
             table = SEGMENT_TABLES[name]
             for start in range(0, len(group), batch):
                 part = group[start : start + batch]
+                rows = _read_segments(root, table, part, alike=columns != "")
                 try:
-                    con.execute(f'INSERT INTO "{table.stored}" BY NAME {read_segments(root, table, part)}')
+                    con.execute(f'INSERT INTO "{table.stored}" BY NAME {rows}')
                 except duckdb.Error as error:
                     raise damaged({s: first_line(error) for s in part if _unreadable(root, s)}, root) from error
 
 
 @contextmanager
-def _threads_for(con: duckdb.DuckDBPyConnection, root: Path, segments: Sequence[Segment]) -> Iterator[None]:
+def _threads_for(con: duckdb.DuckDBPyConnection, files: Collection[Seen]) -> Iterator[None]:
     """One thread for small files: two spend half as much again, waiting for each other."""
-    sizes = [(root / s.path).stat().st_size for s in segments[:50]]
-    if not sizes or sum(sizes) > len(sizes) * SMALL_BYTES:
+    if not files or sum(seen.size_bytes for seen in files) > len(files) * SMALL_BYTES:
         yield
         return
     before = con.execute("SELECT current_setting('threads')").fetchone()

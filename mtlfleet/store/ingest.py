@@ -118,7 +118,7 @@ class Ingester:
         with self._transaction():
             changed = self._mirror_attempts(claims)
             changed |= self._replace_documents()
-            load_segments(self._con, self.root, list(sound))
+            load_segments(self._con, self.root, sound)
             failpoint("between-rows-and-ledger")
             if sound:
                 insert(self._con, LEDGER.base, _ledger_rows(sound))

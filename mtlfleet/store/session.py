@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,26 +24,33 @@ from mtlfleet.store.database import (
     lock_rows,
     look_at,
     quoted,
+    reached,
     sealed_missing,
     sealed_paths,
     table_version,
     view_version,
 )
 from mtlfleet.store.freshness import Freshness
+from mtlfleet.store.layout import Claimed, Segment
 from mtlfleet.store.schema import (
     ALL_TABLES,
     ATTEMPTS,
     DOCUMENT_TABLES,
+    DOCUMENTS,
     LEDGER,
     META,
     MIRRORED_LOCKS,
     SCHEMA_VERSION,
     SEALED,
     SEGMENT_TABLES,
+    Table,
 )
+from mtlfleet.store.stamp import Seen
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_ALWAYS = (LEDGER, SEALED, META)  # how old the rows are, and where they lie
 
 
 def attach(con: duckdb.DuckDBPyConnection, root: Path, source: str, query: str) -> Freshness:
@@ -78,7 +86,7 @@ def attach_live(
 ) -> Freshness:
     """Make every table and view of the store in the in-memory connection ``con``, or those that ``asked`` can name.
 
-    When nothing was written since the snapshot, the snapshot itself is used.
+    When nothing that matters was written since the snapshot, the snapshot itself is used.
 
     Order matters: segments are listed first, then the snapshot is opened, then claims are listed. A segment is then
     in the snapshot's ledger, or pending, or newer than the list, never in two of these, and its claim is in hand.
@@ -88,25 +96,41 @@ def attach_live(
     segments = [s for s in layout.list_segments(root) if s.table in SEGMENT_TABLES]
     snapshot = use_snapshot and _attach_snapshot(con, root)
     ledger = {row[0] for row in con.execute("SELECT segment FROM snapshot.segments").fetchall()} if snapshot else set()
-    pending = layout.claimed((s for s in segments if s.path not in ledger), layout.list_claims(root))
-    _, unsound = look_at(root, pending)
+    claims = layout.list_claims(root)
+    pending = layout.claimed((s for s in segments if s.path not in ledger), claims)
+    names = reached(asked)
+    sound, unsound = look_at(root, [s for s in pending if SEGMENT_TABLES[s.table].among(names)])
     if unsound:
         raise damaged(unsound, root)
-    if snapshot and not pending and _is_current(con, root):
+    uncounted = not pending or (not sound and not META.among(names))  # nobody asks how many are pending
+    if snapshot and uncounted and _is_current(con, root, claims):
         con.execute("USE snapshot")
         _allow_sealed(con, root)
-        return Freshness(_age(con), 0)
-    create_tables(con, [t for t in ALL_TABLES if t not in (LEDGER, SEALED, META) or not snapshot])
-    load_segments(con, root, pending)
-    _load_attempts(con, root, snapshot=snapshot)
-    _load_documents(con, root)
-    age = _join_snapshot(con, {s.table for s in pending}) if snapshot else None
-    if not snapshot:
-        con.execute("INSERT INTO meta VALUES ('schema_version', ?)", [str(SCHEMA_VERSION)])
+        return Freshness(_age(con), len(pending))
+    tables = [table for table in ALL_TABLES if table in _ALWAYS or table.among(names)]
+    _make(con, root, tables, sound, claims, snapshot=snapshot)
     con.execute("INSERT INTO meta VALUES ('pending_segments', ?)", [str(len(pending))])
     create_views(con, f"{root}/", asked=asked)
     _allow_sealed(con, root)
-    return Freshness(age, len(pending))
+    return Freshness(_age(con) if snapshot else None, len(pending))
+
+
+def _make(
+    con: duckdb.DuckDBPyConnection, root: Path, tables: Sequence[Table], pending: Mapping[Segment, Seen],
+    claims: Sequence[Claimed], *, snapshot: bool,
+) -> None:  # fmt: skip
+    """These tables, each with its rows of the snapshot and of what was written since."""
+    more = {SEGMENT_TABLES[segment.table] for segment in pending}
+    there = {*_ALWAYS, *SEGMENT_TABLES.values()} - more if snapshot else set()  # all their rows are in the snapshot
+    create_tables(con, [table for table in tables if table not in there])
+    load_segments(con, root, pending)
+    if ATTEMPTS in tables:
+        _load_attempts(con, root, claims, snapshot=snapshot)
+    _load_documents(con, root, tables)
+    if snapshot:
+        _join_snapshot(con, [table for table in SEGMENT_TABLES.values() if table in tables], more)
+    else:
+        con.execute("INSERT INTO meta VALUES ('schema_version', ?)", [str(SCHEMA_VERSION)])
 
 
 def _allow_sealed(con: duckdb.DuckDBPyConnection, root: Path) -> None:
@@ -145,18 +169,18 @@ def _attach_snapshot(con: duckdb.DuckDBPyConnection, root: Path) -> bool:
     return True
 
 
-def _join_snapshot(con: duckdb.DuckDBPyConnection, pending: set[str]) -> float:
-    """Put the snapshot's rows beside the pending ones, under the tables' names. Returns its age in seconds."""
-    for table in SEGMENT_TABLES.values():
+def _join_snapshot(con: duckdb.DuckDBPyConnection, tables: Collection[Table], pending: Collection[Table]) -> None:
+    """Put the snapshot's rows beside the pending ones, under the tables' names."""
+    for table in tables:
         columns = ", ".join(f'"{name}"' for name in table.names)
-        stored = table.stored
-        con.execute(f'ALTER TABLE "{stored}" RENAME TO "{stored}_pending"')
-        union = f" UNION ALL SELECT {columns} FROM {stored}_pending" if table.name in pending else ""
+        stored, union = table.stored, ""
+        if table in pending:
+            con.execute(f'ALTER TABLE "{stored}" RENAME TO "{stored}_pending"')
+            union = f" UNION ALL SELECT {columns} FROM {stored}_pending"
         con.execute(f"CREATE VIEW {stored} AS SELECT {columns} FROM snapshot.main.{stored}{union}")
     for table in (LEDGER, SEALED):
         con.execute(f"CREATE VIEW {table.stored} AS SELECT * FROM snapshot.main.{table.stored}")
     con.execute("CREATE TABLE meta AS SELECT * FROM snapshot.main.meta WHERE key <> 'pending_segments'")
-    return _age(con)
 
 
 def _age(con: duckdb.DuckDBPyConnection) -> float:
@@ -165,13 +189,13 @@ def _age(con: duckdb.DuckDBPyConnection) -> float:
     return max(0.0, (datetime.now(UTC) - published).total_seconds())
 
 
-def _is_current(con: duckdb.DuckDBPyConnection, root: Path) -> bool:
+def _is_current(con: duckdb.DuckDBPyConnection, root: Path, claims: Sequence[Claimed]) -> bool:
     """Whether the snapshot has our views and every claim, end and document; its segments were compared before."""
     views = con.execute("SELECT value FROM snapshot.meta WHERE key = 'view_version'").fetchone()
     if views != (view_version(),):
         return False
     attempts = con.execute("SELECT study_id, trial_id, attempt, ended_at IS NOT NULL FROM snapshot.attempts").fetchall()
-    if {tuple(claim) for claim in layout.list_claims(root)} != set(attempts):
+    if {tuple(claim) for claim in claims} != set(attempts):
         return False
     known = set(con.execute("SELECT study_id, table_name, document FROM snapshot.documents").fetchall())
     newest = {
@@ -183,24 +207,25 @@ def _is_current(con: duckdb.DuckDBPyConnection, root: Path) -> bool:
     return known == newest and locks == (sum(1 for _ in (root / "claims").glob("study=*/*@*.json")),)
 
 
-def _load_attempts(con: duckdb.DuckDBPyConnection, root: Path, *, snapshot: bool) -> None:
+def _load_attempts(con: duckdb.DuckDBPyConnection, root: Path, claims: Sequence[Claimed], *, snapshot: bool) -> None:
     """Attempts that the snapshot knows to have ended are taken from it; the others' files are read."""
     ended: set[tuple[str, str, int]] = set()
     if snapshot:
         con.execute("INSERT INTO attempts BY NAME SELECT * FROM snapshot.attempts WHERE ended_at IS NOT NULL")
         ended = set(con.execute("SELECT study_id, trial_id, attempt FROM attempts").fetchall())
-    claims = [c for c in layout.list_claims(root) if (c.study, c.trial, c.attempt) not in ended]
-    if claims:
-        insert(con, ATTEMPTS.base, attempt_rows(root, claims))
+    unknown = [c for c in claims if (c.study, c.trial, c.attempt) not in ended]
+    if unknown:
+        insert(con, ATTEMPTS.base, attempt_rows(root, unknown))
 
 
-def _load_documents(con: duckdb.DuckDBPyConnection, root: Path) -> None:
+def _load_documents(con: duckdb.DuckDBPyConnection, root: Path, tables: Collection[Table]) -> None:
     for (study, table), path in layout.newest_documents(root).items():
-        if table in DOCUMENT_TABLES:
+        if DOCUMENT_TABLES.get(table) in tables:
             con.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM {document_rows(path)}')
+        if DOCUMENTS in tables and table in DOCUMENT_TABLES:
             relative = path.relative_to(root).as_posix()
             con.execute("INSERT INTO documents VALUES (?, ?, ?)", [study, table, relative])
-    if locked := layout.names_of(root / "claims", "study"):
+    if MIRRORED_LOCKS in tables and (locked := layout.names_of(root / "claims", "study")):
         insert(con, MIRRORED_LOCKS.base, lock_rows(root, locked))
 
 

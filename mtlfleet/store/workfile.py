@@ -98,8 +98,10 @@ def make(work: Path) -> duckdb.DuckDBPyConnection:
     create_tables(con)
     create_views(con)
     comment(con)
-    set_meta(con, schema_version=SCHEMA_VERSION, table_version=table_version())
-    set_meta(con, view_version=view_version(), mtlfleet_version=version_here())
+    set_meta(
+        con, schema_version=SCHEMA_VERSION, table_version=table_version(), view_version=view_version(),
+        mtlfleet_version=version_here(),
+    )  # fmt: skip
     con.commit()
     return con
 
@@ -166,9 +168,12 @@ def _reopen(work: Path, root: Path) -> duckdb.DuckDBPyConnection | None:
 
 
 def set_meta(con: duckdb.DuckDBPyConnection, **facts: object) -> None:
-    for key, value in facts.items():
-        con.execute("DELETE FROM meta WHERE key = ?", [key])
-        con.execute("INSERT INTO meta VALUES (?, ?)", [key, str(value)])
+    con.execute(
+        "MERGE INTO meta USING (SELECT unnest($keys) AS key, unnest($values) AS value) AS said USING (key)"
+        " WHEN MATCHED AND meta.value <> said.value THEN UPDATE SET value = said.value"
+        " WHEN NOT MATCHED THEN INSERT VALUES (said.key, said.value)",
+        {"keys": list(facts), "values": [str(value) for value in facts.values()]},
+    )
 
 
 def copy(source: Path, target: Path) -> None:

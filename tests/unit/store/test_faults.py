@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import subprocess
@@ -56,6 +57,20 @@ def test_a_flip_of_any_bit_is_refused(tmp_path: Path) -> None:
                 stamp.verify(bytes(whole))
             whole[at] ^= 1 << bit
     assert stamp.verify(bytes(whole))
+
+
+def test_what_stands_before_the_stamp_is_what_the_footer_says(tmp_path: Path) -> None:
+    path = filled(tmp_path)
+    raw, seen = path.read_bytes(), stamp.look(path)
+    assert (seen.rows, seen.min_step, seen.max_step, seen.schema_version) == (5, 1, 5, 1)
+    assert {**stamp._read_footer(raw), "columns": seen.columns} == stamp._told(raw)
+    footer = raw[-8 - int.from_bytes(raw[-8:-4], "little") :]
+    old = tmp_path / "old.parquet"  # as files were before anything stood there
+    body = raw[: raw.rindex(b'{"rows"')]
+    old.write_bytes(body + stamp.MAGIC + hashlib.sha256(body + footer).digest() + footer)
+    before = stamp.look(old)
+    assert before.columns == ""
+    assert before[:1] + before[2:3] + before[4:6] == seen[:1] + seen[2:3] + seen[4:6]
 
 
 def test_duckdb_alone_would_have_read_a_wrong_number(tmp_path: Path) -> None:
@@ -368,6 +383,6 @@ def test_a_segment_of_a_newer_version_is_refused_by_name(tmp_path: Path, monkeyp
     monkeypatch.setattr("mtlfleet.store.writer.SCHEMA_VERSION", 2)
     filled(tmp_path)
     with pytest.raises(EnvironmentProblem, match="schema version 2"):
-        Store(tmp_path).sql("SELECT 1")
+        Store(tmp_path).sql("SELECT count(*) FROM metrics")
     with Ingester(tmp_path) as ingester, pytest.raises(EnvironmentProblem, match="schema version 2"):
         ingester.run_once()

@@ -9,12 +9,14 @@ from types import ModuleType
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
-from mtlfleet.store import Ingester, Store, digest, register_claim, write_document
+from mtlfleet.store import AttemptWriter, Ingester, Store, digest, register_claim, stamp, write_document
+from mtlfleet.store.layout import Segment
 from mtlfleet.store.query import guarded
-from mtlfleet.store.schema import ALL_TABLES
+from mtlfleet.store.schema import ALL_TABLES, SEGMENT_TABLES
 from mtlfleet.store.workfile import path_in
 
 VIEWS = ("final_metrics", "leaderboard", "delta_m", "best_trial_per_method", "progress", "budget", "trial_summary")
@@ -168,3 +170,46 @@ def test_a_damaged_snapshot_is_reported_with_what_to_do(make_study: Callable[...
     (root / "results.duckdb").write_bytes(b"garbage" * 1000)
     with pytest.raises(StoreDamaged, match="cannot be opened"):
         Store(root).sql("SELECT 1")
+
+
+def test_segments_with_other_columns_lose_and_invent_none(tmp_path: Path) -> None:
+    """A file of an earlier version lacks a column, one of a later version has one more; each comes in by its names."""
+    schema = SEGMENT_TABLES["metrics"].arrow
+    row = {"study_id": "s", "trial_id": "t", "attempt": 1, "epoch": 0.5, "split": "val", "task": "a", "metric": "loss"}
+    AttemptWriter.claim(tmp_path, "s", "t", restored_step=0, restored_checkpoint=None, world_size=1).abandon()
+    for part in range(1, 7):
+        rows = pa.Table.from_pylist([{**row, "step": part, "value": part / 4, "n": part}], schema=schema)
+        if part % 3 == 0:
+            rows = rows.drop_columns(["n"])
+        if part % 3 == 1:
+            rows = rows.append_column("later", pa.array([part]))
+        path = tmp_path / Segment("s", "t", 1, "metrics", part).path
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(stamp.encode(rows, {}))
+    expected = [{"step": part, "value": part / 4, "n": part if part % 3 else None} for part in range(1, 7)]
+    query = "SELECT step, value, n FROM metrics ORDER BY step"
+    assert Store(tmp_path).rows(query) == expected
+    with Ingester(tmp_path) as ingester:
+        ingester.run_once()
+    with duckdb.connect(str(tmp_path / "results.duckdb"), read_only=True) as con:
+        assert con.sql(query).to_arrow_table().to_pylist() == expected
+        ledger = con.execute("SELECT rows, min_step, max_step FROM segments ORDER BY segment").fetchall()
+    assert ledger == [(1, part, part) for part in range(1, 7)]
+
+
+def test_a_query_reads_what_it_names_of_what_is_pending(make_study: Callable[..., Path], small: ModuleType) -> None:
+    root = make_study(skip=("ls0",))
+    with Ingester(root) as ingester:
+        ingester.run_once()
+    small.write_trial(root, next(r for r in small.trial_rows() if r["trial_id"] == "ls0"))
+    lost = next(root.glob("segments/study=s/trial=ls0/attempt=1/step_metrics-*.parquet"))
+    lost.chmod(0o644)
+    lost.write_bytes(lost.read_bytes()[:-9])
+    store = Store(root)
+    with store.session(asked="FROM leaderboard") as session:
+        (told,) = session.sql("SELECT count(*) AS n FROM leaderboard WHERE method = 'ls' AND complete").to_pylist()
+        assert told["n"] > 0 and session.freshness.pending_segments > 1
+    assert store.rows("SELECT count(*) AS n FROM metrics WHERE trial_id = 'ls0'")[0]["n"] > 0
+    for query in ("SELECT count(*) FROM step_metrics", "FROM duckdb_tables()", "SELECT * FROM twins"):
+        with pytest.raises(StoreDamaged, match="1 segment cannot be read"):
+            store.rows(query)
