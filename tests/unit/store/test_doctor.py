@@ -223,4 +223,4 @@ def test_a_registration_without_its_keys_is_a_damaged_store(store: Path) -> None
     path.parent.mkdir(parents=True)
     path.write_text('{"claim_id": "claim", "number": 1, "registered_at": "2026-01-01T00:00:00+00:00"}')
     with pytest.raises(StoreDamaged, match=r"claim@1\.json is not a registration"):
-        open_store(store).sql("SELECT 1")
+        open_store(store).sql("FROM claim_locks")
