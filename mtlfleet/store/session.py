@@ -12,16 +12,13 @@ import duckdb
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
 from mtlfleet.store import layout
 from mtlfleet.store.database import (
-    attempt_rows,
     comment,
     create_tables,
     create_views,
     damaged,
-    document_rows,
     first_line,
     insert,
     load_segments,
-    lock_rows,
     look_at,
     quoted,
     reached,
@@ -32,11 +29,13 @@ from mtlfleet.store.database import (
 )
 from mtlfleet.store.freshness import Freshness
 from mtlfleet.store.layout import Claimed, Segment
+from mtlfleet.store.mirrored import document_rows, load_attempts, lock_rows
 from mtlfleet.store.schema import (
     ALL_TABLES,
     ATTEMPTS,
     DOCUMENT_TABLES,
     DOCUMENTS,
+    ENVIRONMENTS,
     LEDGER,
     META,
     MIRRORED_LOCKS,
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _ALWAYS = (LEDGER, SEALED, META)  # how old the rows are, and where they lie
+_ATTEMPTS = (ATTEMPTS, ENVIRONMENTS)  # read from the same files
 
 
 def attach(con: duckdb.DuckDBPyConnection, root: Path, source: str, query: str) -> Freshness:
@@ -120,6 +120,8 @@ def _make(
     claims: Sequence[Claimed], *, snapshot: bool,
 ) -> None:  # fmt: skip
     """These tables, each with its rows of the snapshot and of what was written since."""
+    if any(table in tables for table in _ATTEMPTS):
+        tables = [*tables, *(table for table in _ATTEMPTS if table not in tables)]
     more = {SEGMENT_TABLES[segment.table] for segment in pending}
     there = {*_ALWAYS, *SEGMENT_TABLES.values()} - more if snapshot else set()  # all their rows are in the snapshot
     create_tables(con, [table for table in tables if table not in there])
@@ -213,9 +215,10 @@ def _load_attempts(con: duckdb.DuckDBPyConnection, root: Path, claims: Sequence[
     if snapshot:
         con.execute("INSERT INTO attempts BY NAME SELECT * FROM snapshot.attempts WHERE ended_at IS NOT NULL")
         ended = set(con.execute("SELECT study_id, trial_id, attempt FROM attempts").fetchall())
+        con.execute("INSERT INTO environments BY NAME SELECT * FROM snapshot.environments")
     unknown = [c for c in claims if (c.study, c.trial, c.attempt) not in ended]
     if unknown:
-        insert(con, ATTEMPTS.base, attempt_rows(root, unknown))
+        load_attempts(con, root, unknown)
 
 
 def _load_documents(con: duckdb.DuckDBPyConnection, root: Path, tables: Collection[Table]) -> None:
