@@ -154,11 +154,13 @@ def insert(con: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:
         con.unregister("incoming")
 
 
+@cache
 def table_version() -> str:
     """A hash of every table's definition: a file of ours with another one is made anew instead of being patched."""
     return hashlib.sha256(";".join(table.ddl() for table in ALL_TABLES).encode()).hexdigest()[:16]
 
 
+@cache
 def view_version() -> str:
     """A hash of every view's definition and of what is said about it: answers of a file with other views are not
     ours."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from mtlfleet.store import durable
@@ -144,7 +145,7 @@ def entries(folder: Path | str) -> list[os.DirEntry[str]]:
     """Directory entries sorted by name; none when the folder is not there."""
     try:
         with os.scandir(folder) as found:
-            return sorted(found, key=lambda e: e.name)
+            return sorted(found, key=attrgetter("name"))
     except (FileNotFoundError, NotADirectoryError):
         return []
 

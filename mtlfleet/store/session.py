@@ -66,14 +66,15 @@ def attach(con: duckdb.DuckDBPyConnection, root: Path, source: str, query: str) 
             comment(con)
         return freshness
     con.execute("SET TimeZone = 'UTC'")
-    if not _attach_snapshot(con, root):
+    facts = _attach_snapshot(con, root)
+    if facts is None:
         raise EnvironmentProblem(
             f"{root / layout.SNAPSHOT} is not there, or of another version",
             help="leave --snapshot out: the segments hold every row",
         )
     con.execute("USE snapshot")
     _allow_sealed(con, root)
-    return Freshness(_age(con), 0)
+    return Freshness(_age(facts), 0)
 
 
 def _database(con: duckdb.DuckDBPyConnection) -> str:
@@ -94,8 +95,8 @@ def attach_live(
     """
     con.execute("SET TimeZone = 'UTC'")
     segments = [s for s in layout.list_segments(root) if s.table in SEGMENT_TABLES]
-    snapshot = use_snapshot and _attach_snapshot(con, root)
-    ledger = {row[0] for row in con.execute("SELECT segment FROM snapshot.segments").fetchall()} if snapshot else set()
+    facts = _attach_snapshot(con, root) if use_snapshot else None
+    ledger = {row[0] for row in con.execute("SELECT segment FROM snapshot.segments").fetchall()} if facts else set()
     claims = layout.list_claims(root)
     pending = layout.claimed((s for s in segments if s.path not in ledger), claims)
     names = reached(asked)
@@ -103,16 +104,16 @@ def attach_live(
     if unsound:
         raise damaged(unsound, root)
     uncounted = not pending or (not sound and not META.among(names))  # nobody asks how many are pending
-    if snapshot and uncounted and _is_current(con, root, claims):
+    if facts and uncounted and facts.get("view_version") == view_version() and _is_current(con, root, claims):
         con.execute("USE snapshot")
         _allow_sealed(con, root)
-        return Freshness(_age(con), len(pending))
+        return Freshness(_age(facts), len(pending))
     tables = [table for table in ALL_TABLES if table in _ALWAYS or table.among(names)]
-    _make(con, root, tables, sound, claims, snapshot=snapshot)
+    _make(con, root, tables, sound, claims, snapshot=facts is not None)
     con.execute("INSERT INTO meta VALUES ('pending_segments', ?)", [str(len(pending))])
     create_views(con, f"{root}/", asked=asked)
     _allow_sealed(con, root)
-    return Freshness(_age(con) if snapshot else None, len(pending))
+    return Freshness(_age(facts) if facts else None, len(pending))
 
 
 def _make(
@@ -143,10 +144,11 @@ def _allow_sealed(con: duckdb.DuckDBPyConnection, root: Path) -> None:
         con.execute(f"SET allowed_paths = [{allowed}]")
 
 
-def _attach_snapshot(con: duckdb.DuckDBPyConnection, root: Path) -> bool:
+def _attach_snapshot(con: duckdb.DuckDBPyConnection, root: Path) -> dict[str, str] | None:
+    """What the published file says about itself, if it is there and can be used."""
     path = root / layout.SNAPSHOT
     if not path.exists():
-        return False
+        return None
     try:
         con.execute(f"ATTACH {quoted(str(path))} AS snapshot (READ_ONLY)")
         facts = dict(con.execute("SELECT key, value FROM snapshot.meta").fetchall())
@@ -158,17 +160,17 @@ def _attach_snapshot(con: duckdb.DuckDBPyConnection, root: Path) -> bool:
         ) from error
     if facts.get("table_version") != table_version():  # of another mtlfleet: the segments say the same
         con.execute("DETACH snapshot")
-        return False
+        return None
     if "," in str(root) and sealed_paths(con, "snapshot.main"):  # to DuckDB a list of folders
         con.execute("DETACH snapshot")
-        return False
+        return None
     if gone := sealed_missing(con, root, "snapshot.main"):
         raise StoreDamaged(
             f"{path} needs {gone[0]}, which is not there",
             notes=["the segments hold its rows"],
             help=f"delete {path.name} and run the command again; the next launch publishes a new one",
         )
-    return True
+    return facts
 
 
 def _join_snapshot(con: duckdb.DuckDBPyConnection, tables: Collection[Table], pending: Collection[Table]) -> None:
@@ -185,17 +187,14 @@ def _join_snapshot(con: duckdb.DuckDBPyConnection, tables: Collection[Table], pe
     con.execute("CREATE TABLE meta AS SELECT * FROM snapshot.main.meta WHERE key <> 'pending_segments'")
 
 
-def _age(con: duckdb.DuckDBPyConnection) -> float:
-    found = con.execute("SELECT value FROM meta WHERE key = 'published_at'").fetchone()
-    published = datetime.fromisoformat(found[0]) if found else datetime.now(UTC)
+def _age(facts: Mapping[str, str]) -> float:
+    found = facts.get("published_at")
+    published = datetime.fromisoformat(found) if found else datetime.now(UTC)
     return max(0.0, (datetime.now(UTC) - published).total_seconds())
 
 
 def _is_current(con: duckdb.DuckDBPyConnection, root: Path, claims: Sequence[Claimed]) -> bool:
-    """Whether the snapshot has our views and every claim, end and document; its segments were compared before."""
-    views = con.execute("SELECT value FROM snapshot.meta WHERE key = 'view_version'").fetchone()
-    if views != (view_version(),):
-        return False
+    """Whether the snapshot has every claim, end and document; views and segments were compared before."""
     attempts = con.execute("SELECT study_id, trial_id, attempt, ended_at IS NOT NULL FROM snapshot.attempts").fetchall()
     if {tuple(claim) for claim in claims} != set(attempts):
         return False
