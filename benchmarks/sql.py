@@ -110,13 +110,14 @@ def main() -> None:
     if asked.json:
         print(json.dumps({"schema": "mtlfleet/bench-sql/1", "rows": rows, "results": results}, indent=1))
         return
-    print(f"{rows} rows of {asked.trials} trials; CPU seconds, least of {asked.repeat}; ratio to plain DuckDB")
-    print(f"{'query':<12}{'duckdb':>9}{'live':>9}{'ratio':>7}{'snapshot':>10}{'ratio':>7}")
+    print("| query | plain DuckDB | live | ratio | `--snapshot` | ratio |\n|---|---|---|---|---|---|")
     for r in results:
         print(
-            f"{r['query']:<12}{r['duckdb_cpu_s']:>9}{r['live_cpu_s']:>9}{r['live_ratio']:>7}{r['snapshot_cpu_s']:>10}"
-            f"{r['snapshot_ratio']:>7}"
+            f"| {r['query']} | {r['duckdb_cpu_s']} | {r['live_cpu_s']} | {r['live_ratio']} | {r['snapshot_cpu_s']}"
+            f" | {r['snapshot_ratio']} |"
         )
+    load = ", ".join(f"{x:.0f}" for x in os.getloadavg())
+    print(f"\n{rows} rows of {asked.trials} trials, CPU seconds, least of {asked.repeat}, load average {load}.")
 
 
 if __name__ == "__main__":
