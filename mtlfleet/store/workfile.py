@@ -69,7 +69,9 @@ def lock(work: Path) -> Any:
 
 
 def connect(work: Path) -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(str(work), config={"storage_compatibility_version": STORAGE_VERSION, "threads": 2})
+    con = duckdb.connect(str(work), config={"storage_compatibility_version": STORAGE_VERSION, "threads": 2})
+    con.execute("SET enable_progress_bar = false")  # it would stand among what a command prints
+    return con
 
 
 def open_or_make(work: Path, snapshot: Path) -> tuple[duckdb.DuckDBPyConnection, bool]:
