@@ -222,8 +222,6 @@ class Ingester:
         """Seal what can be sealed if the private file is too large to be copied each time."""
         if self.max_bytes is None or self.work.stat().st_size <= self.max_bytes:
             return
-        if "," in str(self.root):  # DuckDB would take it for two folders, and find no sealed file in either
-            return
         ripe = sealing.ripe(self._con)
         if not ripe:
             return
