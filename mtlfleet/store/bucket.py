@@ -177,6 +177,16 @@ class Bucket:
         if keys:
             self._asked("delete", keys[0], lambda: self._obs.delete(self._store, list(keys)))
 
+    def move(self, keys: Sequence[str], folder: str) -> None:
+        self._copy(keys, folder)
+        self.delete(keys)
+
+    def _copy(self, keys: Sequence[str], folder: str) -> None:
+        def copy(key: str) -> None:
+            self._asked("move", key, lambda: self._obs.copy(self._store, key, f"{folder}/{key}"))
+
+        list(self._hands.map(copy, keys))
+
     @contextmanager
     def staging(self, key: str) -> Iterator[Path]:  # noqa: ARG002
         with tempfile.TemporaryDirectory(prefix="mtlfleet-") as folder:
@@ -204,6 +214,10 @@ class Bucket:
     def delete_folder(self, key: str) -> None:
         self.delete([f"{key}/{SEAL}"])
         self.delete([o["path"] for o in self._listed(key)])
+
+    def move_folder(self, key: str, folder: str) -> None:
+        self._copy([o["path"] for o in self._listed(key)], folder)
+        self.delete_folder(key)
 
     def size(self, key: str) -> int:
         return sum(int(o["size"]) for o in self._listed(key))
