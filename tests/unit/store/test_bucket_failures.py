@@ -44,6 +44,16 @@ def test_a_throttling_server_is_asked_again(s3_root: str, unreliable: Any) -> No
     assert place.names("documents") == ["b"]
 
 
+def test_the_clock_alone_says_when_a_server_is_given_up(
+    s3_root: str, unreliable: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With pauses drawn at random, a number of retries can be over in a twentieth of the time."""
+    monkeypatch.setenv("MTLFLEET_OBJECT_RETRY_S", "60")
+    unreliable.throttled = 12
+    at(s3_root).put("documents/a", b"1")
+    assert unreliable.throttled == 0 and at(s3_root).read("documents/a") == b"1"
+
+
 def test_an_answer_that_breaks_off_is_asked_for_again(s3_root: str, unreliable: Any, tmp_path: Path) -> None:
     place = at(s3_root)
     assert isinstance(place, Bucket)
