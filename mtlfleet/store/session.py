@@ -44,6 +44,7 @@ from mtlfleet.store.schema import (
     SEGMENT_TABLES,
     Table,
 )
+from mtlfleet.store.search_path import search
 from mtlfleet.store.stamp import Seen
 
 if TYPE_CHECKING:
@@ -139,8 +140,9 @@ def _make(
 def _allow_sealed(con: duckdb.DuckDBPyConnection, root: Path) -> None:
     """Leave to read the sealed files that are named, and no others, wherever this process stands."""
     if sealed := sealed_paths(con):
-        con.execute(f"SET file_search_path = {quoted(str(root))}")
-        allowed = ", ".join(quoted(path) for key in sealed for path in (key, f"{root}/{key}"))
+        scratch = con.execute("SELECT current_setting('temp_directory')").fetchone()
+        found = search(con, root, Path(scratch[0] if scratch else ""))
+        allowed = ", ".join(quoted(path) for key in sealed for path in (key, f"{root}/{key}", f"{found}/{key}"))
         con.execute(f"SET allowed_paths = [{allowed}]")
 
 
@@ -159,9 +161,6 @@ def _attach_snapshot(con: duckdb.DuckDBPyConnection, root: Path) -> dict[str, st
             help=f"delete {path.name} and run the command again; the next launch publishes a new one",
         ) from error
     if facts.get("table_version") != table_version():  # of another mtlfleet: the segments say the same
-        con.execute("DETACH snapshot")
-        return None
-    if "," in str(root) and sealed_paths(con, "snapshot.main"):  # to DuckDB a list of folders
         con.execute("DETACH snapshot")
         return None
     if gone := sealed_missing(con, root, "snapshot.main"):
