@@ -141,15 +141,17 @@ class Collector:
                 layout.pack(gradients, rows[k])
             return
         last = graph.last
+        mine: list[Tensor | None] = []
         for k, task, root, start, known in graph.roots(straight=True):
+            theirs = graph.reach.own[task]
             if root is None:
-                self._keep(graph, k, known or (), own)
+                mine += known or [None] * len(theirs)
                 continue
-            mine = () if known is not None else graph.reach.own[task]
-            inputs = (*layout.parameters, *mine)
+            inputs = (*layout.parameters, *(theirs if known is None else ()))
             found = torch.autograd.grad(root, inputs, start, retain_graph=task != last, allow_unused=True)
             layout.pack(found[: len(layout.parameters)], rows[k])
-            self._keep(graph, k, found[len(layout.parameters) :] if known is None else known, own)
+            mine += found[len(layout.parameters) :] if known is None else known
+        self._keep(graph, 0, mine, own)
 
     def _chunks(self, graph: Graph, own: Tensor | None) -> Iterator[tuple[int, str, Gradients]]:
         """(k, task, shared gradients) from batched passes; own gradients kept on the way."""
