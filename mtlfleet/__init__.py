@@ -8,11 +8,18 @@ if TYPE_CHECKING:
     from mtlfleet import methods
     from mtlfleet.plan import Study, Trial
     from mtlfleet.store import Store, open_store
+    from mtlfleet.train import load_model
 
 __version__ = "0.1.0"
-__all__ = ["Store", "Study", "Trial", "__version__", "methods", "open_store"]
+__all__ = ["Store", "Study", "Trial", "__version__", "load_model", "methods", "open_store"]
 
-_HOME = {"Study": "mtlfleet.plan", "Trial": "mtlfleet.plan", "Store": "mtlfleet.store", "open_store": "mtlfleet.store"}
+_HOME = {
+    "Store": "mtlfleet.store",
+    "Study": "mtlfleet.plan",
+    "Trial": "mtlfleet.plan",
+    "load_model": "mtlfleet.train",
+    "open_store": "mtlfleet.store",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -41,6 +41,7 @@ class Run:
     test_reads: int = 0  # how often test was evaluated
     batches: int = 1  # drawn in a step; more than others' under a budget of steps is more data
     budget: str = "samples"
+    device: str = ""  # what its attempts ran on; empty where that was not told
     started_at: str = ""  # ISO, UTC, of the first attempt
     values: Mapping[tuple[str, str, str], float] = field(default_factory=dict)
     curves: Mapping[Reading, tuple[tuple[float, float], ...]] = field(default_factory=dict)
@@ -123,6 +124,19 @@ class External:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What ``trials`` trials ran in, attempts of the same trial in another one included."""
+
+    python: str
+    torch: str
+    device: str
+    platform: str
+    git_commit: str | None
+    changed: bool
+    trials: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """A study's runs and everything needed to read them.
 
@@ -147,6 +161,7 @@ class Evidence:
     labels: Mapping[str, str] = field(default_factory=dict)  # of methods, datasets, architectures, for people
     traces: tuple[Trace, ...] = ()
     external: tuple[External, ...] = ()
+    environments: tuple[Environment, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "runs", tuple(sorted(self.runs, key=lambda run: tuple(map(repr, run.order)))))

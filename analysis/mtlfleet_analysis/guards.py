@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mtlfleet.plan.claims import Claim
+from mtlfleet.plan.claims import ON_THE_WAY, Claim
 from mtlfleet_analysis.budget import budgets, ratio
 from mtlfleet_analysis.evidence import Evidence, Run
 from mtlfleet_analysis.pairing import Pairing, places, seeds_of
@@ -16,6 +16,7 @@ CHECKED = (
     "equal_tuning",
     "equal_samples",
     "equal_compute",
+    "same_device",
     "tuning_seeds_disjoint",
     "baseline_chosen_on_validation",
     "stl_in_study",
@@ -45,6 +46,7 @@ def fired(evidence: Evidence, claim: Claim, pairing: Pairing) -> tuple[Guard, ..
         "equal_tuning": _unequal_tuning(evidence, claim),
         "equal_samples": _unequal_samples(evidence, claim),
         "equal_compute": _unequal_compute(evidence, claim),
+        "same_device": _different_devices(evidence, claim),
         "tuning_seeds_disjoint": _reused_seeds(evidence, claim),
         "baseline_chosen_on_validation": _unchosen(claim, pairing),
         "stl_in_study": _no_reference(evidence, claim),
@@ -131,6 +133,14 @@ def _unequal_compute(evidence: Evidence, claim: Claim) -> str:
         if found is None or abs(found - 1) > claim.compute_tolerance:
             wrong.append(f"{b.method} {'nothing' if found is None else f'x {found:.2f}'}")
     return f"device time differs by more than {claim.compute_tolerance:g}: {_some(wrong)}" if wrong else ""
+
+
+def _different_devices(evidence: Evidence, claim: Claim) -> str:
+    """Seconds of one device say nothing about those of another; only where the claim is about seconds."""
+    if claim.compute_tolerance is None and claim.estimand.kind not in ON_THE_WAY:
+        return ""
+    found = sorted({run.device for run in _arms(evidence, claim) if run.device})
+    return f"seconds of different devices: {_some(found)}" if len(found) > 1 else ""
 
 
 def _reused_seeds(evidence: Evidence, claim: Claim) -> str:

@@ -11,7 +11,7 @@ from mtlfleet.errors import StoreDamaged
 from mtlfleet.plan.claims import ON_THE_WAY, Claim, claim_from
 from mtlfleet.plan.tasks import Metric
 from mtlfleet.store import claim_locks, write_document
-from mtlfleet_analysis.evidence import Evidence, External, Registration, Run, TaskFact, Trace, Twins
+from mtlfleet_analysis.evidence import Environment, Evidence, External, Registration, Run, TaskFact, Trace, Twins
 
 if TYPE_CHECKING:
     from mtlfleet.plan import Study
@@ -44,8 +44,10 @@ SELECT s.trial_id, s.phase, s.method, s.method_use, s.dataset, s.architecture, s
        s.exit_reason, s.label, CAST(s.params AS VARCHAR) AS params, s.n_attempts, s.device_s,
        CAST(s.started_at AS VARCHAR) AS started_at,
        coalesce(r.reads, 0) AS test_reads, coalesce(c.batches_per_step, 1) AS batches,
-       coalesce(c.budget, 'samples') AS budget
+       coalesce(c.budget, 'samples') AS budget, coalesce(e.device, '') AS device
 FROM trial_summary s LEFT JOIN run_cards c USING (study_id, trial_id)
+LEFT JOIN (SELECT study_id, trial_id, list_aggregate(list_sort(list(DISTINCT coalesce(gpu, cpu))), 'string_agg', ', ')
+           AS device FROM attempts JOIN environments USING (env_sha256) GROUP BY ALL) e USING (study_id, trial_id)
 LEFT JOIN (SELECT study_id, trial_id, count(DISTINCT (attempt, step)) AS reads FROM metrics
            WHERE split = 'test' GROUP BY ALL) r USING (study_id, trial_id)
 WHERE s.study_id = ? ORDER BY s.trial_id"""
@@ -76,6 +78,11 @@ SELECT quantity, method, dataset, architecture, step, what, quantile_cont(value,
        quantile_cont(value, 0.5) AS middle, quantile_cont(value, 0.9) AS high
 FROM logged JOIN trials USING (study_id, trial_id)
 WHERE study_id = ? AND phase = 'final' AND task = '*' AND isfinite(value) GROUP BY ALL ORDER BY ALL"""
+ENVIRONMENTS = """
+SELECT python, torch, coalesce(gpu, cpu, 'CPU') AS device, platform, git_commit, coalesce(git_dirty, false) AS changed,
+       count(DISTINCT trial_id) AS trials
+FROM attempts JOIN environments USING (env_sha256) WHERE study_id = ? GROUP BY ALL
+ORDER BY trials DESC, python, torch, device, platform, git_commit, changed"""
 EXTERNAL = """
 SELECT source, dataset, method, task, metric, value::DOUBLE AS value FROM external_metrics
 WHERE study_id = ? AND isfinite(value) ORDER BY ALL"""
@@ -132,6 +139,7 @@ def from_store(study: Study | Asked, store: Store) -> Evidence:
         traces = _rows(session, TRACES, asked.name)
         external = _rows(session, EXTERNAL, asked.name)
         versions = _rows(session, "SELECT mtlfleet_version FROM studies WHERE study_id = ?", asked.name)
+        environments = _rows(session, ENVIRONMENTS, asked.name)
     single = {run.method for run in runs if run.task != "*"}
     return Evidence(
         study=asked.name,
@@ -153,6 +161,7 @@ def from_store(study: Study | Asked, store: Store) -> Evidence:
         twins=tuple(Twins(**row) for row in twins),
         traces=tuple(Trace(**row) for row in traces),
         external=tuple(External(**row) for row in external),
+        environments=tuple(Environment(**row) for row in environments),
         versions={"mtlfleet": versions[0]["mtlfleet_version"]} if versions else {},
     )
 
@@ -207,6 +216,7 @@ def _runs(answers: _Answers, study: str, along: list[str]) -> tuple[Run, ...]:
             test_reads=row["test_reads"],
             batches=row["batches"],
             budget=row["budget"],
+            device=row["device"],
             started_at=row["started_at"] or "",
             values=values.get(row["trial_id"], {}),
             curves={at: tuple(points) for at, points in curves.get(row["trial_id"], {}).items()},

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 SUFFIX = {"parquet": "parquet", "csv": "csv", "latex": "tex", "markdown": "md"}
 TABLES = (
-    "studies", "trials", "attempts", "task_defs", "metric_defs", "metrics", "step_metrics", "task_gradients",
-    "checkpoints", "events", "verdicts", "claim_locks", "trial_summary", "final_metrics", "delta_m", "leaderboard",
-    "budget", "external_metrics",
+    "studies", "trials", "attempts", "environments", "task_defs", "metric_defs", "metrics", "step_metrics",
+    "task_gradients", "checkpoints", "artifacts", "events", "verdicts", "claim_locks", "trial_summary", "final_metrics",
+    "delta_m", "leaderboard", "budget", "external_metrics",
 )  # fmt: skip
 
 

@@ -25,26 +25,31 @@ class Waste(NamedTuple):
 
 @click.command("gc")
 @click.argument("study", type=click.Path(path_type=Path))
-@click.option(
-    "--checkpoints", is_flag=True, help="Also every checkpoint of finished trials; their weights are then gone."
-)
+@click.option("--checkpoints", is_flag=True, help="Also every checkpoint of finished trials; artifacts stay.")
 @click.option("--dry-run", is_flag=True, help="Say what would go; delete nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(study: Path, checkpoints: bool, dry_run: bool, as_json: bool) -> None:
-    """Delete half-written files and sealed files that nothing names, both older than a day, and superseded checkpoints
-    of STUDY."""
+    """Delete half-written files and sealed files that nothing names, both older than a day, superseded checkpoints
+    and artifacts of STUDY."""
+    from mtlfleet.store.artifacts import superseded_artifacts
     from mtlfleet.store.place import at
     from mtlfleet.store.store import open_store
 
     store = open_store(study)
     place = at(store.root)
-    found = [*_half_written(place), *_unnamed(place), *_checkpoints(place, store.one_study(), finished=checkpoints)]
+    name = store.one_study()
+    found = [
+        *_half_written(place),
+        *_unnamed(place),
+        *(Waste(key, "artifact", place.size(key)) for key in superseded_artifacts(place, name)),
+        *_checkpoints(place, name, finished=checkpoints),
+    ]
     freed = sum(waste.size_bytes for waste in found)
     if not dry_run:
         for waste in found:
             if waste.reason == "half-written":
                 place.discard(waste.key)
-            elif waste.reason == "unnamed":
+            elif waste.reason in ("unnamed", "artifact"):
                 place.delete([waste.key])
             else:
                 place.delete_folder(waste.key)

@@ -99,13 +99,15 @@ def _lock(study: Study, screen: Display) -> None:
 def _run(study: Study, queue: Queue, options: Options, screen: Display, drain: Drain) -> int:
     from mtlfleet.launch import cluster, tune
     from mtlfleet.train.build import Site
+    from mtlfleet.train.environment import Origin
 
     resources = study.resources
     if options.max_concurrent is not None:
         from dataclasses import replace
 
         resources = replace(resources, max_concurrent=options.max_concurrent)
-    site = Site(study.root, study.name, study.plugins, study.path.parent)
+    base = study.path.parent
+    site = Site(study.root, study.name, study.plugins, base, keep_weights=study.keep_weights, origin=Origin.here(base))
     _refuse_what_cannot_be_built(queue.trials, site)
     screen.say("starting Ray" if options.address == "local" else f"joining Ray at {options.address}")
     found = cluster.connect(options.address)

@@ -178,6 +178,9 @@ class Storage(Shape):
         default=None, description="folder of the results, or s3://bucket/prefix; default runs/<study> beside the file"
     )
     publish: Publish = Publish()
+    weights: Literal["none", "final"] = Field(
+        default="none", description="final: keep the model that validation chose, of every final trial; see artifacts"
+    )
 
 
 class Mirrors(Shape):

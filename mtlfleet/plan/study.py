@@ -54,6 +54,7 @@ class Study:
     path: Path
     root: Root  # where the results are: a folder, or the URL of a place in a bucket
     publish_max_bytes: int
+    keep_weights: bool
     title: str
     report_title: str
     spec: Mapping[str, Any] = field(repr=False)
@@ -288,6 +289,7 @@ def _assemble(draft: Draft) -> Study:
         path=draft.path,
         root=storage_root(draft.path, file.study, file.storage.root),
         publish_max_bytes=file.storage.publish.max_bytes,
+        keep_weights=file.storage.weights == "final",
         title=title,
         report_title=file.report.title or title,
         spec=science_of(draft),

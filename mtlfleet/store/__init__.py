@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mtlfleet.store.artifacts import keep_artifact
     from mtlfleet.store.attempts import (
         Restorable,
         end_attempt,
@@ -34,6 +35,7 @@ _HOME = {
     "claim_locks": "registration",
     "end_attempt": "attempts",
     "final_values": "outcome",
+    "keep_artifact": "artifacts",
     "keep_log": "logs",
     "new_checkpoint": "checkpoints",
     "new_log": "logs",
@@ -60,6 +62,7 @@ __all__ = [
     "digest",
     "end_attempt",
     "final_values",
+    "keep_artifact",
     "keep_log",
     "new_checkpoint",
     "new_log",

@@ -48,6 +48,7 @@ COMMENT ON COLUMN delta_terms.reference IS 'in-study single-task mean of the met
 COMMENT ON COLUMN delta_terms.value IS 'as measured on test, NULL when not finite [metric_defs.unit]';
 COMMENT ON COLUMN final_metrics.value IS 'last finite value, NULL when there is none [metric_defs.unit]';
 COMMENT ON COLUMN stl_reference.value IS 'mean over the seeds that are done and finite [metric_defs.unit]';
+COMMENT ON COLUMN stl_reference.source_trial_ids IS 'the single-task trials it is the mean of';
 COMMENT ON COLUMN stl_reference.n_trials IS 'trials it should rest on';
 COMMENT ON COLUMN stl_reference.n_seeds IS 'trials it rests on';
 COMMENT ON COLUMN stl_reference.complete IS 'every final trial is in it';

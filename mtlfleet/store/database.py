@@ -6,20 +6,17 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import duckdb
 
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
 from mtlfleet.store import stamp
-from mtlfleet.store.attempts import read_claim
-from mtlfleet.store.layout import Claimed, Segment
-from mtlfleet.store.registration import claim_locks
-from mtlfleet.store.schema import ALL_TABLES, ATTEMPTS, MIRRORED_LOCKS, SCHEMA_VERSION, SEGMENT_TABLES, Table
+from mtlfleet.store.layout import Segment
+from mtlfleet.store.schema import ALL_TABLES, SCHEMA_VERSION, SEGMENT_TABLES, Table
 from mtlfleet.store.stamp import Seen
 
 if TYPE_CHECKING:  # Arrow is imported where rows are made: a query over a current snapshot makes none
@@ -241,56 +238,6 @@ def damaged(segments: Mapping[Segment, str], root: Path) -> StoreDamaged:
         help="restore the files from a backup, or `mtlfleet doctor STUDY --repair`: it sets them aside and lets their"
         " trials run again",
     )
-
-
-def attempt_rows(root: Path, claims: Sequence[Claimed]) -> pa.Table:
-    """The ``attempts`` rows of these claims, read from their files."""
-    import pyarrow as pa
-
-    rows: list[dict[str, Any]] = []
-    for claim in claims:
-        found = read_claim(root, claim.study, claim.trial, claim.attempt)
-        if int(found.get("schema_version", 1)) > SCHEMA_VERSION:
-            raise newer(f"attempt {claim.attempt} of trial {claim.trial}", int(found["schema_version"]))
-        row = {name: found.get(name) for name in ATTEMPTS.names}
-        for name in ("started_at", "ended_at"):
-            row[name] = datetime.fromisoformat(str(row[name])) if row[name] else None
-        rows.append({**row, "study_id": claim.study, "trial_id": claim.trial, "attempt": claim.attempt})
-    return pa.Table.from_pylist(rows, schema=ATTEMPTS.arrow)
-
-
-def lock_rows(root: Path, studies: Iterable[str]) -> pa.Table:
-    """The ``claim_locks`` rows: the registrations on disk."""
-    import json
-
-    import pyarrow as pa
-
-    def row(study: str, lock: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            "study_id": study,
-            "claim_id": lock["claim_id"],
-            "number": lock["number"],
-            "registration": lock["payload"].get("registration"),
-            "registered_at": datetime.fromisoformat(lock["registered_at"]),
-            "payload": json.dumps(lock["payload"], sort_keys=True),
-        }
-
-    rows = []
-    for study in studies:
-        for lock in claim_locks(root, study):
-            try:
-                rows.append(row(study, lock))
-            except (KeyError, AttributeError, TypeError, ValueError) as error:
-                raise StoreDamaged(
-                    f"{lock['path']} is not a registration: {type(error).__name__} {first_line(error)}",
-                    help="restore the file from a backup: verdicts rest on it",
-                ) from error
-    return pa.Table.from_pylist(rows, schema=MIRRORED_LOCKS.arrow)
-
-
-def document_rows(path: Path) -> str:
-    """A document's file as a SQL table."""
-    return f"read_parquet({quoted(str(path))}, hive_partitioning = false)"
 
 
 def first_line(error: BaseException) -> str:

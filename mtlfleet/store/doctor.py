@@ -72,7 +72,8 @@ def repair(root: Path, found: Examined) -> tuple[list[Path], list[Problem]]:
     trials = sorted({p.trial for p in found.problems if p.trial})
     last = {trial: _last_seen(root, *trial) for trial in trials}
     for study, trial in trials:
-        doomed += [root / layout.trial_key(study, trial), root / layout.checkpoints_key(study, trial)]
+        folders = (layout.trial_key, layout.checkpoints_key, layout.artifacts_key)
+        doomed += [root / key(study, trial) for key in folders]
     doomed += [root / p.path for p in found.problems if p.kind == "document"]
     moved = [_move(root, path, place) for path in dict.fromkeys(doomed) if path.exists()]
     for (study, trial), attempt in last.items():

@@ -14,7 +14,7 @@ from mtlfleet.store import durable
 from mtlfleet.store.failpoints import failpoint
 from mtlfleet.store.place import Leftover
 
-KINDS = ("segments", "documents", "claims", "checkpoints", "sealed")
+KINDS = ("segments", "documents", "claims", "checkpoints", "artifacts", "sealed")
 READ_ONLY = 0o444
 
 

@@ -19,21 +19,12 @@ import pyarrow as pa
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
 from mtlfleet.plan.place import PUBLISH_MAX_BYTES, Root
 from mtlfleet.store import durable, layout, sealing, workfile
-from mtlfleet.store.database import (
-    attempt_rows,
-    create_views,
-    damaged,
-    document_rows,
-    first_line,
-    insert,
-    load_segments,
-    lock_rows,
-    look_at,
-    sealed_missing,
-)
+from mtlfleet.store.database import create_views, damaged, first_line, insert, load_segments, look_at, sealed_missing
 from mtlfleet.store.failpoints import failpoint
+from mtlfleet.store.identity import identity
 from mtlfleet.store.layout import Claimed, Segment
 from mtlfleet.store.mirror import mirror
+from mtlfleet.store.mirrored import document_rows, load_attempts, lock_rows
 from mtlfleet.store.schema import DOCUMENT_TABLES, LEDGER, SEGMENT_TABLES
 from mtlfleet.store.stamp import Seen
 
@@ -56,6 +47,7 @@ class Ingester:
         self.work = work or workfile.path_in(self.root)
         self.max_bytes = max_bytes
         durable.make_folder(self.root)
+        self._uuid = identity(root)
         self._lock = workfile.lock(self.work)
         if not self.work.exists():
             self.mirror.pull_snapshot()  # to start from what another machine published
@@ -166,14 +158,7 @@ class Ingester:
         stale = [c for c in claims if known.get((c.study, c.trial, c.attempt)) is not c.ended]
         if not stale:
             return False
-        rows = attempt_rows(self.root, stale)
-        self._con.register("incoming", rows)
-        self._con.execute(
-            "DELETE FROM attempts a USING incoming i"
-            " WHERE (a.study_id, a.trial_id, a.attempt) = (i.study_id, i.trial_id, i.attempt)"
-        )
-        self._con.unregister("incoming")
-        insert(self._con, "attempts", rows)
+        load_attempts(self._con, self.root, stale)
         return True
 
     def _replace_documents(self) -> bool:
@@ -219,7 +204,7 @@ class Ingester:
         with self._disk():
             workfile.set_meta(
                 self._con, published_at=now, duckdb_version=duckdb.__version__, pending_segments=0,
-                damaged_segments=len(self._unsound),
+                damaged_segments=len(self._unsound), store_uuid=self._uuid,
             )  # fmt: skip
             failpoint("before-checkpoint")
             self._con.execute("CHECKPOINT")

@@ -14,6 +14,8 @@ from mtlfleet.store.folder import entries
 from mtlfleet.store.place import Place
 
 SNAPSHOT = "results.duckdb"
+IDENTITY = "store.json"  # names the store, whatever becomes of its folder and its database
+ARTIFACTS = "artifacts"  # folder of what trials leave for later use
 SEALED = "sealed"  # folder of the bulk rows that are too many for the snapshot
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -62,6 +64,15 @@ def retired_key(study: str, trial: str, attempt: int) -> str:
 def sealed_key(study: str, trial: str, table: str, content: str) -> str:
     """Where a trial's sealed rows of a table lie; ``content`` names the segments that they came from."""
     return f"{study_key(SEALED, study)}/trial={checked(trial, 'trial')}/{table}-{content}.parquet"
+
+
+def artifacts_key(study: str, trial: str) -> str:
+    return f"{study_key(ARTIFACTS, study)}/trial={checked(trial, 'trial')}"
+
+
+def artifact_key(study: str, trial: str, attempt: int, name: str) -> str:
+    """Where a file that an attempt leaves for later use lies."""
+    return f"{artifacts_key(study, trial)}/attempt={attempt}/{checked(name, 'artifact')}"
 
 
 def logs_key(trial: str) -> str:

@@ -11,16 +11,13 @@ import duckdb
 from mtlfleet.errors import EnvironmentProblem, StoreDamaged
 from mtlfleet.store import layout
 from mtlfleet.store.database import (
-    attempt_rows,
     comment,
     create_tables,
     create_views,
     damaged,
-    document_rows,
     first_line,
     insert,
     load_segments,
-    lock_rows,
     look_at,
     quoted,
     sealed_missing,
@@ -29,9 +26,9 @@ from mtlfleet.store.database import (
     view_version,
 )
 from mtlfleet.store.freshness import Freshness
+from mtlfleet.store.mirrored import document_rows, load_attempts, lock_rows
 from mtlfleet.store.schema import (
     ALL_TABLES,
-    ATTEMPTS,
     DOCUMENT_TABLES,
     LEDGER,
     META,
@@ -189,9 +186,10 @@ def _load_attempts(con: duckdb.DuckDBPyConnection, root: Path, *, snapshot: bool
     if snapshot:
         con.execute("INSERT INTO attempts BY NAME SELECT * FROM snapshot.attempts WHERE ended_at IS NOT NULL")
         ended = set(con.execute("SELECT study_id, trial_id, attempt FROM attempts").fetchall())
+        con.execute("INSERT INTO environments BY NAME SELECT * FROM snapshot.environments")
     claims = [c for c in layout.list_claims(root) if (c.study, c.trial, c.attempt) not in ended]
     if claims:
-        insert(con, ATTEMPTS.base, attempt_rows(root, claims))
+        load_attempts(con, root, claims)
 
 
 def _load_documents(con: duckdb.DuckDBPyConnection, root: Path) -> None:

@@ -30,6 +30,10 @@ CREATE OR REPLACE VIEW checkpoints AS
 SELECT r.* FROM checkpoints_all r JOIN attempt_windows w USING (study_id, trial_id, attempt)
 WHERE w.valid_upto IS NULL OR r.step <= w.valid_upto;
 
+CREATE OR REPLACE VIEW artifacts AS
+SELECT r.* FROM artifacts_all r JOIN attempt_windows w USING (study_id, trial_id, attempt)
+WHERE w.valid_upto IS NULL OR r.step <= w.valid_upto;
+
 CREATE OR REPLACE VIEW task_gradient_pairs AS
 WITH firsts AS (
   SELECT *, unnest(range(1, len(tasks))) AS i FROM task_gradients
@@ -99,7 +103,8 @@ CREATE OR REPLACE VIEW stl_reference AS
 SELECT t.study_id, t.dataset, t.architecture, j.task, j.metric,
        avg(f.value ORDER BY f.value) FILTER (isfinite(f.value) AND t.state = 'done') AS value,
        count(*) FILTER (isfinite(f.value) AND t.state = 'done') AS n_seeds, count(*) AS n_trials,
-       count(*) FILTER (isfinite(f.value) AND t.state = 'done') = count(*) AS complete
+       count(*) FILTER (isfinite(f.value) AND t.state = 'done') = count(*) AS complete,
+       list(t.trial_id ORDER BY t.trial_id) FILTER (isfinite(f.value) AND t.state = 'done') AS source_trial_ids
 FROM trial_states t
 JOIN judged_metrics j ON (j.study_id, j.dataset, j.architecture, j.task) = (t.study_id, t.dataset, t.architecture, t.task)
 LEFT JOIN final_metrics f ON (f.study_id, f.trial_id, f.task, f.metric) = (t.study_id, t.trial_id, j.task, j.metric)

@@ -160,6 +160,10 @@ class AttemptWriter:
         """Note a finished checkpoint. The folder itself is what ``restorable`` looks at."""
         self._add("checkpoints", int(step), uri, int(size_bytes), sha256, _now_us())
 
+    def artifact(self, step: int, kind: str, uri: str, size_bytes: int, sha256: str) -> None:
+        """Note a finished file of this attempt; see ``keep_artifact``."""
+        self._add("artifacts", self._counting(step), kind, uri, int(size_bytes), sha256, _now_us())
+
     def event(self, step: int, level: str, kind: str, message: str) -> None:
         """Something worth telling; kept for every attempt, whether its rows count or not."""
         self._add("events", int(step), _now_us(), level, kind, message)

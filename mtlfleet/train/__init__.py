@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mtlfleet.train.build import Site
 from mtlfleet.train.communicator import Communicator
+from mtlfleet.train.models import load_model
 from mtlfleet.train.progress import Progress
 from mtlfleet.train.run import TrialRun, run_trial
 
-__all__ = ["Communicator", "Progress", "Site", "TrialRun", "run_trial"]
+__all__ = ["Communicator", "Progress", "Site", "TrialRun", "load_model", "run_trial"]

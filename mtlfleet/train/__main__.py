@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mtlfleet.plan.trial import Trial
 from mtlfleet.train import Communicator, Site, run_trial
+from mtlfleet.train.environment import Origin
 
 
 def main(arguments: list[str]) -> int:
@@ -15,7 +16,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: python -m mtlfleet.train TRIAL.json ROOT STUDY\n")
         return 2
     trial = Trial.from_json(Path(arguments[0]).read_text())
-    site = Site(root=Path(arguments[1]).resolve(), study=arguments[2], base=Path.cwd())
+    site = Site(root=Path(arguments[1]).resolve(), study=arguments[2], base=Path.cwd(), origin=Origin.here(Path.cwd()))
     progress = run_trial(trial, site, Communicator.from_environment())
     Communicator.leave()
     return 0 if progress.state == "done" else 1

@@ -21,6 +21,7 @@ from mtlfleet.plan.tasks import Task
 from mtlfleet.plan.trial import Spec, Trial, canonical
 from mtlfleet.registry import Catalogue
 from mtlfleet.strategies.base import Strategy
+from mtlfleet.train.environment import NOWHERE, Origin
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Site:
     plugins: tuple[str, ...] = ()
     base: Path = Path()
     device: str = "auto"
+    keep_weights: bool = False  # of final trials
+    origin: Origin = NOWHERE
 
     @property
     def catalogue(self) -> Catalogue:
@@ -89,21 +92,34 @@ def seed_torch(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def build(trial: Trial, site: Site, device: torch.device) -> Parts:
-    """All of a trial's objects; the model's weights depend on the seed alone."""
-    dataset = _dataset(site, trial.dataset.use, canonical(trial.dataset.params))
-    facts = dataset.facts()
-    tasks = tuple(task for task in facts.tasks if task.name in trial.tasks)
+def build_model(trial: Trial, site: Site, device: torch.device) -> nn.Module:
+    """The trial's model as it was before its first step: the weights depend on the seed alone."""
+    facts = _dataset_of(trial, site).facts()
+    tasks = _tasks(trial, site)
     architecture: Architecture = build_spec(site, "architecture", trial.architecture)
-    seed_torch(stream(trial.seed, "init"), device)
     strategy: Strategy = build_spec(site, "strategy", trial.strategy)
-    model = strategy.wrap(architecture.build(tasks, facts.input_shape), tasks).to(device)
+    seed_torch(stream(trial.seed, "init"), device)
+    return strategy.wrap(architecture.build(tasks, facts.input_shape), tasks).to(device)
+
+
+def _dataset_of(trial: Trial, site: Site) -> Dataset:
+    return _dataset(site, trial.dataset.use, canonical(trial.dataset.params))
+
+
+def _tasks(trial: Trial, site: Site) -> tuple[Task, ...]:
+    return tuple(task for task in _dataset_of(trial, site).facts().tasks if task.name in trial.tasks)
+
+
+def build(trial: Trial, site: Site, device: torch.device) -> Parts:
+    """All of a trial's objects."""
+    dataset = _dataset_of(trial, site)
+    model = build_model(trial, site, device)
     wanted: Sequence[Split] = tuple(Split) if trial.phase == "final" else (Split.TRAIN, Split.VAL)
     return Parts(
         dataset,
-        tasks,
+        _tasks(trial, site),
         model,
         build_method(site, trial.method),
-        strategy,
+        build_spec(site, "strategy", trial.strategy),
         {split: dataset.split(split) for split in wanted},
     )

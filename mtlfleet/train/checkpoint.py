@@ -71,9 +71,9 @@ def set_random_state(packed: Tensor) -> None:
 def save(folder: Path, model: Weights, best: Weights | None, state: Mapping[str, Any]) -> Saved:
     """Write every file into an empty folder, the manifest last. What makes the folder a checkpoint is
     ``store.new_checkpoint``: a reader finds a whole one or none."""
-    save_file(_plain(model), folder / "model.safetensors")
+    save_file(plain(model), folder / "model.safetensors")
     if best is not None:
-        save_file(_plain(best), folder / "best.safetensors")
+        save_file(plain(best), folder / "best.safetensors")
     torch.save(dict(state), folder / "state.pt")
     sums = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
     manifest = json.dumps(sums, sort_keys=True)
@@ -92,7 +92,8 @@ def load(path: Path) -> Loaded:
     return load_file(path / "model.safetensors"), load_file(best) if best.exists() else None, state
 
 
-def _plain(weights: Weights) -> dict[str, Tensor]:
+def plain(weights: Weights) -> dict[str, Tensor]:
+    """As safetensors takes them."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
 
 

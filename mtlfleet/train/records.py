@@ -7,9 +7,13 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from safetensors.torch import save_file
+
 from mtlfleet.datasets.base import Split
 from mtlfleet.engine import StepInfo
 from mtlfleet.engine.watching import Watch
+from mtlfleet.store import keep_artifact
+from mtlfleet.train.checkpoint import plain
 from mtlfleet.train.evaluate import Measured
 from mtlfleet.train.runcard import run_card
 from mtlfleet.train.telemetry import Telemetry
@@ -63,6 +67,17 @@ class Records:
             mean = position.loss_sum[k] / position.loss_count if position.loss_count else math.nan
             self._metric(Split.TRAIN, task, "loss", mean, position.loss_count)
         self._metric(Split.TRAIN, "*", "samples", position.samples, position.samples)
+
+    def weights(self) -> None:
+        """The model as it is, where the study keeps those of final trials."""
+        run = self._run
+        if run.writer is None or not run.site.keep_weights or run.trial.phase != "final":
+            return
+        place = (run.site.root, run.site.study, run.trial.id, run.attempt)
+        kept = keep_artifact(
+            *place, "model.safetensors", lambda path: save_file(plain(run.parts.model.state_dict()), path)
+        )
+        run.writer.artifact(run.position.step, "weights", *kept)
 
     def ended(self, selected_step: int) -> None:
         """The checkpoint that was chosen, and the samples drawn until the end."""

@@ -21,6 +21,7 @@ from mtlfleet.strategies.base import Phase
 from mtlfleet.train import checkpoint
 from mtlfleet.train.build import Parts, Site, build, seed_torch
 from mtlfleet.train.communicator import Communicator
+from mtlfleet.train.environment import environment
 from mtlfleet.train.evaluate import Measured, evaluate, mean_skill
 from mtlfleet.train.feed import Feed
 from mtlfleet.train.forward import After, Passed, forward
@@ -84,7 +85,7 @@ class TrialRun:
                 restored_step=self.position.step,
                 restored_checkpoint=key,
                 world_size=self.comm.world,
-                facts=facts,
+                facts={**facts, "environment": environment(self.site.origin, self.comm.device)},
             )
         self.attempt: int = self.comm.share(self.writer.attempt if self.writer else None)
 
@@ -97,7 +98,7 @@ class TrialRun:
         while self.position.step < self.total and not self._out_of_patience():
             if not self._stretch():
                 return self._end("diverged", f"{self.position.skips} steps in a row had non-finite numbers")
-            if self.position.step < self.total:
+            if self.position.step < self.total and not self._out_of_patience():  # rows of the end must still count
                 late, save = self.comm.share((time.monotonic() >= until, self._checkpoint_due()))
                 if save:
                     self.save()
@@ -239,6 +240,7 @@ class TrialRun:
         if self.trial.recipe.keep == "best" and self.best is not None:
             self.parts.model.load_state_dict(self.best)
             chosen = self.position.best_step
+        self.records.weights()
         for split in (Split.VAL, Split.TEST) if self.trial.phase == "final" else (Split.VAL,):
             found = self._measure(split)
             self.records.measured(split, found, final=True)

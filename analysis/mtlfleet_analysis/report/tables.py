@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from mtlfleet_analysis.evidence import Evidence, Run, Twins
+from mtlfleet_analysis.evidence import Environment, Evidence, Run, Twins
 from mtlfleet_analysis.leaderboard import Entry, leaderboard
 from mtlfleet_analysis.report import queries
 from mtlfleet_analysis.report.palette import badge
@@ -204,6 +204,7 @@ def provenance(evidence: Evidence, verdicts: Sequence[Verdict]) -> dict[str, Any
             ("study", evidence.study),
             ("study hash", evidence.sha256),
             *((f"{name} version", version) for name, version in sorted(evidence.versions.items())),
+            *(("ran in", _ran_in(e)) for e in evidence.environments),
             *((f"registration of {v.claim_id}", v.detail["registration"]) for v in verdicts),
         ],
         "trials": [
@@ -212,6 +213,12 @@ def provenance(evidence: Evidence, verdicts: Sequence[Verdict]) -> dict[str, Any
         ],
         "sql": queries.trials(evidence.study),
     }
+
+
+def _ran_in(e: Environment) -> str:
+    commit = f", commit {e.git_commit[:12]}{' with changes' if e.changed else ''}" if e.git_commit else ""
+    trials = f"{e.trials} trial{'s' if e.trials != 1 else ''}"
+    return f"{e.device}, torch {e.torch}, Python {e.python}, {e.platform}{commit}: {trials}"
 
 
 def _settings(run: Run) -> str:

@@ -153,3 +153,22 @@ def test_curves_come_from_the_store(stored: Any) -> None:
     assert (run.trial, run.device_s / 2) in found
     assert {r["trial_id"] for r in rows} <= {r.trial for r in evidence.runs}
     assert paced(read, one)[1].estimand == Estimand(kind="metric", task="left", metric="time_to_target")
+
+
+@pytest.mark.parametrize("kind", ["time_to_target", "compute_matched"])
+def test_seconds_of_different_devices_decide_nothing(kind: str) -> None:
+    moved = run("ls", 0, SLOW, device="NVIDIA H200")
+    here = [run(m, s, QUICK if m == "mto" else SLOW, device="AMD EPYC") for m in ("mto", "ls") for s in range(6)]
+    assert judged(claim(kind), *here).verdict != "invalid"
+    found = judged(claim(kind), *here, moved)
+    assert found.verdict == "invalid"
+    assert found.guards == ("same_device: seconds of different devices: AMD EPYC, NVIDIA H200",)
+    resumed = run("ls", 0, SLOW, device="AMD EPYC, NVIDIA H200")
+    assert judged(claim(kind), *here, resumed).verdict == "invalid"
+
+
+def test_where_a_claim_is_not_about_seconds_devices_may_differ() -> None:
+    one = claim("metric", asked={"task": "left", "metric": "accuracy", "target": None}, margin=0.01)
+    moved = run("ls", 0, SLOW, device="NVIDIA H200")
+    here = [run(m, s, QUICK if m == "mto" else SLOW, device="AMD EPYC") for m in ("mto", "ls") for s in range(6)]
+    assert judged(one, *here, moved).verdict == judged(one, *here).verdict != "invalid"

@@ -52,8 +52,9 @@ def write_trial(
     root: Path, row: dict[str, Any], *, spoil: tuple[str, str] | None = None, state: str = "done", study: str = "s"
 ) -> None:
     writer = AttemptWriter.claim(
-        root, study, row["trial_id"], restored_step=0, restored_checkpoint=None, world_size=1, facts={"node": "n1"}
-    )
+        root, study, row["trial_id"], restored_step=0, restored_checkpoint=None, world_size=1,
+        facts={"node": "n1", "environment": {"python": "3.11.7", "torch": "2.13.0", "packages": {"duckdb": "2.0.0"}}},
+    )  # fmt: skip
     for task in row["tasks"]:
         for step in (5, 10):
             writer.step_metric(step, task, "loss", 1.0 / step)
@@ -68,6 +69,7 @@ def write_trial(
         weights=None, conflict_fraction=1 / 3, update_norm=1.0, status="ok", descents=[0.5, -0.25, 1], norm_to_sum=0.5,
         gram_condition=8.0,
     )  # fmt: skip
+    writer.artifact(10, "weights", f"artifacts/study={study}/trial={row['trial_id']}/w", 8, "0" * 64)
     writer.event(10, "info", "note", "\x1b]52;c;aGk=\x07=cmd()")
     writer.close(state, "why" if state != "done" else "", 10, 2.0, 4.0)
 

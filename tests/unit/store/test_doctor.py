@@ -94,7 +94,7 @@ def test_the_chosen_checkpoints_row_beside_its_evaluation_is_no_duplicate(store:
 def test_a_sound_store_has_no_problem(store: Path) -> None:
     found = examine(store)
     assert found.problems == ()
-    assert (found.segments, found.claims, found.documents) == (32, 8, 4)
+    assert (found.segments, found.claims, found.documents) == (40, 8, 4)
     assert found.rows == sum(pq.read_metadata(p).num_rows for p in (store / "segments").rglob("*.parquet"))
 
 
@@ -186,7 +186,7 @@ def test_the_command_says_all_that_and_exits_accordingly(store: Path) -> None:
         code = found.exception.exit_code if isinstance(found.exception, StoreDamaged) else found.exit_code
         return found.stdout, code
 
-    assert run() == ("read 32 segments with 100 rows, 8 attempts, 4 documents\nno problem found\n", 0)
+    assert run() == ("read 40 segments with 108 rows, 8 attempts, 4 documents\nno problem found\n", 0)
     cut(store)
     text, code = run()
     assert code == 7 and METRICS in text

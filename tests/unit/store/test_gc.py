@@ -10,7 +10,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from mtlfleet.cli import gc
-from mtlfleet.store import AttemptWriter, checkpoint_key, restorable
+from mtlfleet.store import AttemptWriter, checkpoint_key, keep_artifact, restorable
 
 
 def collect(root: Path, *words: str) -> dict[str, str]:
@@ -46,8 +46,13 @@ def test_only_what_no_attempt_can_use_goes(tmp_path: Path) -> None:
     found = restorable(tmp_path, "s", "t")
     assert found is not None and found.step == 15
 
+    for attempt in (1, 2):
+        keep_artifact(tmp_path, "s", "t", attempt, f"of-{attempt}", lambda path: path.write_text("x"))
+    assert collect(tmp_path) == {"of-1": "artifact"}
+    assert (tmp_path / "artifacts/study=s/trial=t/attempt=2/of-2").exists()
+
     assert collect(tmp_path, "--checkpoints") == {}  # the trial is not finished
     writer = AttemptWriter.claim(tmp_path, "s", "t", restored_step=15, restored_checkpoint=None, world_size=1)
     writer.close("done")
-    assert set(collect(tmp_path, "--checkpoints").values()) == {"finished"}
+    assert set(collect(tmp_path, "--checkpoints").values()) == {"finished", "artifact"}
     assert restorable(tmp_path, "s", "t") is None

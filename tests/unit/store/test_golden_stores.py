@@ -40,4 +40,4 @@ def test_a_store_of_an_earlier_version_says_what_it_said(tmp_path: Path, name: s
 
 
 def test_there_is_one_of_every_version() -> None:
-    assert {"store-v1.0", "store-v1.1", "store-v1.2"} <= set(STORES)
+    assert {"store-v1.0", "store-v1.1", "store-v1.2", "store-v1.3"} <= set(STORES)

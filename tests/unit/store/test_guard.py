@@ -424,7 +424,7 @@ def test_pending_segments_are_in_the_answer(store: Path, small: object) -> None:
     query = "SELECT count(*) AS n FROM metrics WHERE trial_id = 'ls9'"
     with guarded(store, query) as answer:
         assert answer.reader.read_all().to_pylist() == [{"n": 10}]
-    assert answer.freshness.pending_segments == 4
+    assert answer.freshness.pending_segments == 5
     with guarded(store, query, source="snapshot") as answer:
         assert answer.reader.read_all().to_pylist() == [{"n": 0}]
     with guarded(store, query, source="segments") as answer:
