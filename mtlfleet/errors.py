@@ -62,6 +62,10 @@ class EnvironmentProblem(FleetError):
     exit_code = 4
 
 
+class StoreAway(EnvironmentProblem):
+    """The server that keeps the results did not answer for as long as it was asked; it may be back later."""
+
+
 class StoreDamaged(FleetError):
     """The results store contradicts itself; nothing was overwritten."""
 

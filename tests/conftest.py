@@ -47,6 +47,7 @@ class Unreliable(ThreadingHTTPServer):
         self.asked = 0
         self.throttled = 0  # so many of the next requests are answered 503
         self.lost = 0  # so many of the next PUTs are carried out, and their answers lost
+        self.cut = 0  # so many of the next requests are carried out, and their answers break off
         self.careless = False  # forgets `If-None-Match`
         self.up_for = -1  # after so many more requests everything is answered 503; -1: never
         super().__init__(("127.0.0.1", 0), _Relay)
@@ -85,8 +86,20 @@ class _Relay(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             return
+        if server.cut:
+            server.cut -= 1
+            self._break_off(found, content)
+            return
         kept = [(n, v) for n, v in found.getheaders() if n.lower() not in ("connection", "transfer-encoding")]
         self._answer(found.status, kept, content)
+
+    def _break_off(self, found: http.client.HTTPResponse, content: bytes) -> None:
+        """Half of the content; where there is none, half of the head."""
+        lines = [f"HTTP/1.1 {found.status} {found.reason}", *(f"{n}: {v}" for n, v in found.getheaders()), "", ""]
+        head = "\r\n".join(lines).encode()
+        self.wfile.write(head + content[: len(content) // 2] if content else head[: len(head) // 2])
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
         self.send_response_only(status)

@@ -13,7 +13,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 
@@ -65,6 +65,71 @@ def make_bucket(address: str) -> str:
     with urllib.request.urlopen(request, timeout=30) as answer:
         assert answer.status == 200
     return f"s3://{bucket}/mto/results"
+
+
+class Gate:
+    """A door before a server: TCP passes while it is open. When it shuts, what is under way breaks off, and whoever
+    knocks is refused, as by a machine whose server was stopped."""
+
+    def __init__(self, upstream: str) -> None:
+        host, _, port = upstream.removeprefix("http://").partition(":")
+        self._upstream = (host, int(port))
+        self._kept = self._bound(0)  # never listens: nobody else is given the port while the door is shut
+        self._listener: socket.socket | None = None
+        self._ends: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self.address = f"http://127.0.0.1:{self._kept.getsockname()[1]}"
+
+    @staticmethod
+    def _bound(port: int) -> socket.socket:
+        found = socket.socket()
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            found.setsockopt(socket.SOL_SOCKET, option, 1)
+        found.bind(("127.0.0.1", port))
+        return found
+
+    def open(self) -> None:
+        self._listener = self._bound(self._kept.getsockname()[1])
+        self._listener.listen(64)
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def shut(self) -> None:
+        with self._lock:
+            listener, self._listener = self._listener, None
+            for end in (*([listener] if listener else []), *self._ends):
+                _hang_up(end)
+        if listener:
+            listener.close()
+
+    def close(self) -> None:
+        self.shut()
+        self._kept.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):  # the door was shut
+            while True:
+                here, _ = listener.accept()
+                there = socket.create_connection(self._upstream)
+                with self._lock:
+                    if listener is not self._listener:
+                        _hang_up(here)
+                    self._ends |= {here, there}
+                for pair in ((here, there), (there, here)):
+                    threading.Thread(target=self._pass, args=pair, daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+        _hang_up(target)  # the other way ends, too, and closes that end
+        with self._lock:
+            self._ends.discard(source)
+        source.close()
+
+
+def _hang_up(end: socket.socket) -> None:
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
 
 
 class OneAtATime:

@@ -16,8 +16,8 @@ from mtlfleet.errors import EnvironmentProblem, StoreDamaged, UsageError
 if TYPE_CHECKING:
     from mtlfleet.store.checks import Problem
     from mtlfleet.store.doctor import Examined
+    from mtlfleet.store.store import Store
 
-_BY_HAND = "aws s3 sync it to a folder, repair that, and sync it back with --delete"
 _MARKS = {"ok": "ok    ", "absent": "-     ", "wrong": "WRONG "}
 
 
@@ -57,33 +57,41 @@ def _machine(as_json: bool) -> None:
 
 def _store(study: Path, mend: bool, as_json: bool) -> None:
     from mtlfleet.store.doctor import examine, repair
+    from mtlfleet.store.mirror import whole
     from mtlfleet.store.store import open_store
 
     store = open_store(study)
-    if mend and not isinstance(store.root, Path):
-        raise UsageError(f"--repair moves files of a folder, and {store.root} is none", help=_BY_HAND)
-    # Of a bucket's store everything is read but the published file, which is made from the rest.
-    with store.files(use_snapshot=False) as folder:
-        found, moved, left = examine(folder), list[Path](), list["Problem"]()
-    if mend and found.problems:
-        with _no_launch(folder):
-            moved, left = repair(folder, found)
-    else:
-        left = list(found.problems)
+    site = _site(store) if mend else None
+    with whole(store.root) as folder:
+        found, moved = examine(folder), list[str]()
+    left = list(found.problems)
+    if site is not None and left:
+        with _no_launch(site):
+            moved, left = repair(store.root, found, store.max_bytes)
     if as_json:
         fields = {
             "root": str(store.root), "segments": found.segments, "rows": found.rows, "attempts": found.claims,
             "documents": found.documents, "problems": [p._asdict() for p in found.problems],
-            "moved": [str(p) for p in moved], "left": [p._asdict() for p in left],
+            "moved": [f"{store.root}/{key}" for key in moved], "left": [p._asdict() for p in left],
         }  # fmt: skip
         click.echo(output.as_json("mtlfleet/doctor-store/1", **fields))
     else:
-        _tell(study, found, moved, mend=mend)
+        _tell(study, found, [output.short_path(store.root, key) for key in moved], mend=mend)
     if left:
         raise _damage(study, left, mended=mend)
 
 
-def _tell(study: Path, found: Examined, moved: list[Path], *, mend: bool) -> None:
+def _site(store: Store) -> Path:
+    """Where a launch of this store would be seen."""
+    if store.site is None:
+        raise UsageError(
+            f"--repair: {store.root} does not say where its launch runs, and none may run meanwhile",
+            help="name the study file: mtlfleet doctor STUDY.yaml --repair",
+        )
+    return store.site
+
+
+def _tell(study: Path, found: Examined, moved: list[str], *, mend: bool) -> None:
     click.echo(
         f"read {found.segments} segments with {found.rows} rows, {found.claims} attempts, {found.documents} documents"
     )
@@ -93,7 +101,7 @@ def _tell(study: Path, found: Examined, moved: list[Path], *, mend: bool) -> Non
         click.echo("no problem found")
     elif mend:
         for path in moved:
-            click.echo(f"{'quarantined':<14} {output.printable(output.short_path(path))}")
+            click.echo(f"{'quarantined':<14} {output.printable(path)}")
         again = {p.trial for p in found.problems if p.trial}
         click.echo(
             f"{len(again)} trial{'s' if len(again) != 1 else ''} will run again: mtlfleet launch {study}"
@@ -116,15 +124,16 @@ def _damage(study: Path, left: list[Problem], *, mended: bool) -> StoreDamaged:
 
 
 @contextmanager
-def _no_launch(root: Path) -> Iterator[None]:
+def _no_launch(site: Path) -> Iterator[None]:
     """No launch may write while files are moved."""
     from mtlfleet.launch.drain import LOCK
 
-    with (root / LOCK).open("a+") as lock:
+    site.mkdir(parents=True, exist_ok=True)
+    with (site / LOCK).open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise EnvironmentProblem(
-                f"a launch works on {root}", help="wait for it, or end it with `mtlfleet stop STUDY`"
+                f"a launch works on {site}", help="wait for it, or end it with `mtlfleet stop STUDY`"
             ) from None
         yield

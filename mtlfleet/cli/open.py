@@ -30,6 +30,7 @@ def command(study: Path, way: str, only_print: bool) -> None:
     from mtlfleet.store import layout
     from mtlfleet.store.database import quoted
     from mtlfleet.store.mirror import published, sealed
+    from mtlfleet.store.search_path import is_list
     from mtlfleet.store.store import open_store
 
     store = open_store(study)
@@ -40,11 +41,16 @@ def command(study: Path, way: str, only_print: bool) -> None:
             help=f"mtlfleet shell {study} reads the segments",
         )
     words = [find(), "-readonly", *(["-ui"] if way == "ui" else []), str(snapshot)]
+    inside = False
     if sealed(snapshot):  # its views name files relative to the store
-        words[1:1] = ["-cmd", f"SET file_search_path = {quoted(str(snapshot.parent))}"]
+        inside = is_list(snapshot.parent)  # which the setting cannot name: DuckDB is started there
+        if not inside:
+            words[1:1] = ["-cmd", f"SET file_search_path = {quoted(str(snapshot.parent))}"]
     if only_print:
-        click.echo(shlex.join(words))
+        click.echo(f"cd {shlex.quote(str(snapshot.parent))} && {shlex.join(words)}" if inside else shlex.join(words))
         return
+    if inside:
+        os.chdir(snapshot.parent)
     if way == "ui":
         click.echo("the page needs DuckDB's `ui` extension; without a network it cannot be fetched", err=True)
     sys.stdout.flush()

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,11 +172,15 @@ class Watch:
         )
 
     def next(self) -> Trial | None:
-        trial = self.queue.next()
-        if len(self.queue.trials) != self.known:
-            # Written before the first of them starts: what runs is always in the plan.
-            self.known = len(self.queue.trials)
-            documents.write_trials(self.study, self.study.root, self.queue.trials)
+        try:
+            trial = self.queue.next()
+            if len(self.queue.trials) != self.known:
+                # Written before the first of them starts: what runs is always in the plan.
+                documents.write_trials(self.study, self.study.root, self.queue.trials)
+                self.known = len(self.queue.trials)
+        except EnvironmentProblem as problem:  # nothing can be chosen or planned; what runs may still leave checkpoints
+            self.drain.give_up(f"the results cannot be reached: {problem.message}")
+            return None
         if trial is not None:
             self.trials[trial.id] = trial
             self.live.add(trial.id)
@@ -259,9 +263,12 @@ def _ingesting(study: Study, screen: Display) -> Iterator[None]:
     over = threading.Event()
 
     def work() -> None:
-        with Ingester(study.root, max_bytes=study.publish_max_bytes) as ingester:
+        ingester: Ingester | None = None
+        with ExitStack() as opened:
             while not over.wait(INGEST_S):
                 try:
+                    if ingester is None:
+                        ingester = opened.enter_context(Ingester(study.root, max_bytes=study.publish_max_bytes))
                     ingester.run_once()
                 except Exception as error:
                     screen.say(f"ingestion failed and will be tried again: {error}")

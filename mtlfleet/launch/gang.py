@@ -16,11 +16,13 @@ from ray.util.placement_group import PlacementGroup, get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from mtlfleet.errors import EnvironmentProblem
+from mtlfleet.launch.queue import OUTCOMES
 from mtlfleet.launch.rank import Fault, Rank
 
 REPAIRS = 3  # in place, per trial; then Tune gets a new placement group
 FORM_S = 120.0  # for a gang to be placed and to meet
-_OUTCOME = {"oom": "oom", "environment": "lost"}  # a full disk is not the trial's doing: launch runs it again
+# A full disk is not the trial's doing: launch runs it again.
+_OUTCOME = {"oom": "oom", "environment": "lost", "away": "lost"}
 COLLATERAL_S = 5.0  # after "a peer vanished", how long to wait for the peer that really failed
 
 
@@ -65,7 +67,12 @@ class Gang(tune.Trainable):  # type: ignore[misc]
                     self._begin()
                 progress = self._all("advance", self.cell["stretch_s"])[0]
             except TrialFailed as failure:
-                return self._failed(failure.fault)
+                found = self._failed(failure.fault)
+                back = found["state"] == "lost" and not found["store_lost"]  # what it left could be written down
+                if failure.fault.kind != "away" or not back or self.repairs == REPAIRS:
+                    return found
+                self.repairs += 1
+                continue
             except (GangLost, GetTimeoutError, RayActorError) as reason:
                 self._disband()
                 self.started = False
@@ -147,7 +154,7 @@ class Gang(tune.Trainable):  # type: ignore[misc]
         self.started = False
         state, why, store_lost = _OUTCOME.get(fault.kind, "failed"), fault.message, False
         try:
-            _write_end(self.cell, state, _reason(fault))
+            state = _write_end(self.cell, state, _reason(fault))
         except EnvironmentProblem as problem:  # nothing can be written down: the trial keeps no outcome and runs again
             state, why, store_lost = "lost", problem.message, True
         return {
@@ -191,26 +198,29 @@ class Gang(tune.Trainable):  # type: ignore[misc]
         self.ranks = []
 
 
-def _write_end(cell: dict[str, Any], state: str, reason: str) -> None:
-    from mtlfleet.store import end_attempt
+def _write_end(cell: dict[str, Any], state: str, reason: str) -> str:
+    """Write down how the trial ended; its state from now on.
+
+    The newest attempt is ended if it is open; else a new one is claimed, so that the failure has a place. It restored
+    nothing, so it takes from earlier attempts what they have: for what is not the trial's doing, none is claimed
+    beside them. What they left is gone on from, and an outcome stands: its last word was written, and only the answer
+    to that was lost.
+    """
+    from mtlfleet.store import AttemptWriter, end_attempt, newest_attempt
 
     site = cell["site"]
-    end_attempt(site.root, site.study, cell["id"], _claimed(cell), state=state, reason=reason)
-
-
-def _claimed(cell: dict[str, Any]) -> int:
-    """The attempt that a failure belongs to: the newest one if it is open, else a new one, so that it has a place."""
-    from mtlfleet.store import AttemptWriter, newest_attempt
-
-    site = cell["site"]
-    newest = newest_attempt(site.root, site.study, cell["id"])
+    place = (site.root, site.study, cell["id"])
+    newest = newest_attempt(*place)
     if newest is not None and newest["state"] == "running":
-        return int(newest["attempt"])
-    writer = AttemptWriter.claim(
-        site.root, site.study, cell["id"], restored_step=0, restored_checkpoint=None, world_size=cell["world"]
-    )
-    writer.abandon()
-    return writer.attempt
+        number = int(newest["attempt"])
+    elif newest is not None and state == "lost":
+        return str(newest["state"]) if newest["state"] in OUTCOMES else state
+    else:
+        writer = AttemptWriter.claim(*place, restored_step=0, restored_checkpoint=None, world_size=cell["world"])
+        writer.abandon()
+        number = writer.attempt
+    end_attempt(*place, number, state=state, reason=reason)
+    return state
 
 
 def _reason(fault: Fault) -> str:

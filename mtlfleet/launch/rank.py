@@ -37,7 +37,8 @@ _PEER_LOST = (
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a rank could not go on. ``kind``: user (the trial's own code), oom, comm (a peer vanished), environment."""
+    """Why a rank could not go on. ``kind``: user (the trial's own code), oom, comm (a peer vanished), away (the store
+    is), environment."""
 
     kind: str
     rank: int
@@ -198,12 +199,14 @@ class Rank:
 
 
 def _kind(error: BaseException) -> str:
-    from mtlfleet.errors import EnvironmentProblem
+    from mtlfleet.errors import EnvironmentProblem, StoreAway
 
     names = {cls.__name__ for cls in type(error).__mro__}
     text = str(error).lower()
     if "OutOfMemoryError" in names or isinstance(error, MemoryError):
         return "oom"
+    if isinstance(error, StoreAway):
+        return "away"
     if isinstance(error, EnvironmentProblem):
         return "environment"
     if isinstance(error, RuntimeError) and any(words in text for words in _PEER_LOST):

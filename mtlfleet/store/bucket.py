@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mtlfleet.errors import EnvironmentProblem, UsageError
+from mtlfleet.errors import UsageError
 from mtlfleet.plan.place import Root, bucket_and_prefix
 from mtlfleet.store import connection
 from mtlfleet.store.failpoints import failpoint
@@ -30,7 +30,7 @@ T = TypeVar("T")
 SEAL = ".sealed"
 TOGETHER = 16  # requests under way at once
 _MARK = "mtlfleet-write"  # metadata of exclusive objects: who wrote it
-_TIMES = 3  # an exclusive PUT whose fate is unknown is asked for so often
+_TIMES = 3  # an exclusive PUT that nobody won is asked for so often
 
 
 class Bucket:
@@ -60,10 +60,8 @@ class Bucket:
 
     def verify(self) -> None:
         key = f".probe-{uuid.uuid4().hex}"
-        try:
-            exclusive = self.put_new(key, b"1") and not self.put_new(key, b"2")
-        finally:
-            self.delete([key])
+        exclusive = self.put_new(key, b"1") and not self.put_new(key, b"2")
+        self.delete([key])
         if not exclusive:
             raise connection.problem(
                 "use", self.url, "the server ignores `If-None-Match: *`, so two processes could claim the same attempt"
@@ -82,19 +80,13 @@ class Bucket:
         def create() -> None:
             self._obs.put(self._store, key, content, mode="create", attributes={_MARK: mark}, use_multipart=False)
 
-        for turn in range(_TIMES):
+        for _ in range(_TIMES):
             try:
                 self._asked("write", key, create)
-            except exceptions.AlreadyExistsError:
+            except exceptions.AlreadyExistsError:  # perhaps by an earlier request of ours, whose answer was lost
                 holder = self._holder(key)
                 if holder is not None:
                     return holder == mark
-            except EnvironmentProblem:  # perhaps only the answer was lost; a server that is gone says so again here
-                holder = self._holder(key)
-                if holder is not None:
-                    return holder == mark
-                if turn + 1 == _TIMES:
-                    raise
             else:
                 return True
         raise connection.problem("write", f"{self.url}/{key}", "another request for it was always under way")
@@ -185,6 +177,16 @@ class Bucket:
         if keys:
             self._asked("delete", keys[0], lambda: self._obs.delete(self._store, list(keys)))
 
+    def move(self, keys: Sequence[str], folder: str) -> None:
+        self._copy(keys, folder)
+        self.delete(keys)
+
+    def _copy(self, keys: Sequence[str], folder: str) -> None:
+        def copy(key: str) -> None:
+            self._asked("move", key, lambda: self._obs.copy(self._store, key, f"{folder}/{key}"))
+
+        list(self._hands.map(copy, keys))
+
     @contextmanager
     def staging(self, key: str) -> Iterator[Path]:  # noqa: ARG002
         with tempfile.TemporaryDirectory(prefix="mtlfleet-") as folder:
@@ -212,6 +214,10 @@ class Bucket:
     def delete_folder(self, key: str) -> None:
         self.delete([f"{key}/{SEAL}"])
         self.delete([o["path"] for o in self._listed(key)])
+
+    def move_folder(self, key: str, folder: str) -> None:
+        self._copy([o["path"] for o in self._listed(key)], folder)
+        self.delete_folder(key)
 
     def size(self, key: str) -> int:
         return sum(int(o["size"]) for o in self._listed(key))

@@ -20,9 +20,11 @@ from pathlib import Path
 
 import duckdb
 
+from mtlfleet.plan.place import PUBLISH_MAX_BYTES, Root
 from mtlfleet.store import checks, layout, workfile
 from mtlfleet.store.checks import Problem
-from mtlfleet.store.folder import Folder
+from mtlfleet.store.mirror import mirror, published, whole
+from mtlfleet.store.place import Place, at
 
 QUARANTINE = "quarantine"
 _ATTEMPT = re.compile(r"attempt=(\d+)")
@@ -61,37 +63,55 @@ def examine(root: Path) -> Examined:
     return Examined(len(segments), sum(footers.values()), len(claims), len(documents), tuple(sorted(set(problems))))
 
 
-def repair(root: Path, found: Examined) -> tuple[list[Path], list[Problem]]:
-    """Move the trials and documents behind ``found`` to quarantine, publish anew. Returns what was moved and what is
-    still wrong.
+def repair(root: Root, found: Examined, max_bytes: int | None = PUBLISH_MAX_BYTES) -> tuple[list[str], list[Problem]]:
+    """Move the trials and documents behind ``found`` to quarantine, publish anew. Returns the keys of what was moved
+    and what is still wrong.
 
     No launch may be running. Raises EnvironmentProblem when another process folds results in.
     """
-    place = root / QUARANTINE / time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    doomed: list[Path] = []
-    trials = sorted({p.trial for p in found.problems if p.trial})
-    last = {trial: _last_seen(root, *trial) for trial in trials}
-    for study, trial in trials:
-        folders = (layout.trial_key, layout.checkpoints_key, layout.artifacts_key)
-        doomed += [root / key(study, trial) for key in folders]
-    doomed += [root / p.path for p in found.problems if p.kind == "document"]
-    moved = [_move(root, path, place) for path in dict.fromkeys(doomed) if path.exists()]
-    for (study, trial), attempt in last.items():
-        word = json.dumps({"retired": attempt, "quarantine": place.relative_to(root).as_posix()})
-        Folder(root).put_new(layout.retired_key(study, trial, attempt), word.encode())
+    place, folder = at(root), f"{QUARANTINE}/{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
+    moved: list[str] = []
+    for study, trial in sorted({p.trial for p in found.problems if p.trial}):
+        moved += _set_aside(place, study, trial, folder)
+    documents = sorted({p.path for p in found.problems if p.kind == "document"})
+    place.move(documents, folder)
+    moved += documents
     if found.problems and not any(p.kind == "registration" for p in found.problems):
-        _publish(root)  # never over a registration that cannot be read: verdicts rest on it
-    return moved, list(examine(root).problems)
+        _publish(root, max_bytes)  # never over a registration that cannot be read: verdicts rest on it
+    with whole(root) as files:
+        return [f"{folder}/{key}" for key in moved], list(examine(files).problems)
 
 
-def _last_seen(root: Path, study: str, trial: str) -> int:
+def _set_aside(place: Place, study: str, trial: str, folder: str) -> list[str]:
+    """Move all files of a trial. Returns the keys of the folders that they were in.
+
+    A process that is killed in between leaves a trial that is found damaged again, or one without claims, which is a
+    trial that has not run: first the numbers of its attempts are retired, then its checkpoints go, which count only
+    with a claim, then the claims, and last what nobody reads without one.
+    """
+    attempt = _last_seen(place, study, trial)
+    key, checkpoints, artifacts = (
+        of(study, trial) for of in (layout.trial_key, layout.checkpoints_key, layout.artifacts_key)
+    )
+    word = json.dumps({"retired": attempt, "quarantine": folder})
+    found = [k for k in place.walk(key) if not layout.retired_among([k.rpartition("/")[2]])]
+    place.put_new(layout.retired_key(study, trial, attempt), word.encode())
+    saved, left = place.folders(checkpoints), list(place.walk(artifacts))
+    for name in saved:
+        place.move_folder(f"{checkpoints}/{name}", folder)
+    for claims in (True, False):
+        place.move([k for k in found if k.endswith(".json") is claims], folder)
+    place.move(left, folder)
+    return [name for name, was_there in ((key, found), (checkpoints, saved), (artifacts, left)) if was_there]
+
+
+def _last_seen(place: Place, study: str, trial: str) -> int:
     """The largest attempt of which there is any trace: a claim, an end, rows, a checkpoint, the published ledger."""
-    place = Folder(root)
     names = place.names(layout.trial_key(study, trial))
     seen = {layout.retired_among(names), *(int(n) for n in _ATTEMPT.findall(" ".join(names)))}
     seen |= {int(n) for n in _ATTEMPT.findall(" ".join(place.names(layout.checkpoints_key(study, trial))))}
     try:
-        with duckdb.connect(str(root / layout.SNAPSHOT), read_only=True) as con:
+        with duckdb.connect(str(published(place.root)), read_only=True) as con:
             for table in ("segments", "attempts"):
                 query = f"SELECT max(attempt) FROM {table} WHERE (study_id, trial_id) = (?, ?)"
                 seen |= {int(n) for (n,) in con.execute(query, [study, trial]).fetchall() if n is not None}
@@ -100,17 +120,9 @@ def _last_seen(root: Path, study: str, trial: str) -> int:
     return max(seen)
 
 
-def _move(root: Path, path: Path, place: Path) -> Path:
-    """Keeps its place below the root, so that it can be moved back by hand."""
-    target = place / path.relative_to(root)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    path.rename(target)
-    return target
-
-
-def _publish(root: Path) -> None:
+def _publish(root: Root, max_bytes: int | None) -> None:
     from mtlfleet.store.ingest import Ingester
 
-    workfile.discard(workfile.path_in(root))
-    with Ingester(root) as ingester:
+    workfile.discard(workfile.path_in(mirror(root).folder))
+    with Ingester(root, max_bytes=max_bytes) as ingester:
         ingester.rebuild()

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +75,12 @@ class Folder:
         for key in keys:
             (self.root / key).unlink(missing_ok=True)
 
+    def move(self, keys: Sequence[str], folder: str) -> None:
+        for key in keys:
+            self.move_folder(key, folder)
+            with suppress(OSError):  # not empty yet
+                (self.root / key).parent.rmdir()
+
     @contextmanager
     def staging(self, key: str) -> Iterator[Path]:
         target = self.root / key
@@ -114,6 +120,9 @@ class Folder:
         except FileNotFoundError:
             return
         shutil.rmtree(doomed)
+
+    def move_folder(self, key: str, folder: str) -> None:
+        (self.root / key).rename(self._writable(f"{folder}/{key}"))
 
     def size(self, key: str) -> int:
         path = self.root / key

@@ -77,13 +77,16 @@ class Ingester:
 
     def rebuild(self) -> int:
         """Throw the private file away, ingest everything again, publish. Returns the number of segments."""
-        self._con.close()
-        self._con = workfile.make(self.work)
-        self._ledger = set()
+        self._empty()
         count = self._ingest()
         self.publish()
         self._raise_unsound()
         return count
+
+    def _empty(self) -> None:
+        self._con.close()
+        self._con = workfile.make(self.work)
+        self._ledger = set()
 
     def run_once(self) -> int:
         """Ingest what is new, publish when that is due. Returns the number of segments that came in.
@@ -105,6 +108,9 @@ class Ingester:
         self.mirror.pull(lambda: self._ledger)
         listed = layout.list_segments(self.root)
         claims = layout.list_claims(self.root)
+        if self._set_aside(claims):
+            self._empty()
+            return self._ingest()
         new = [s for s in layout.claimed(listed, claims) if s.path not in self._ledger and s.table in SEGMENT_TABLES]
         sound, unsound = look_at(self.root, new)
         with self._transaction():
@@ -120,6 +126,11 @@ class Ingester:
         self._dirty |= changed or bool(sound) or unsound != self._unsound
         self._unsound = unsound
         return len(sound)
+
+    def _set_aside(self, claims: Sequence[Claimed]) -> bool:
+        """Whether this file knows attempts whose claims are gone: the store was repaired on another machine."""
+        known = self._con.execute("SELECT study_id, trial_id, attempt FROM attempts").fetchall()
+        return not set(known) <= {(c.study, c.trial, c.attempt) for c in claims}
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -221,8 +232,6 @@ class Ingester:
     def _relieve(self) -> None:
         """Seal what can be sealed if the private file is too large to be copied each time."""
         if self.max_bytes is None or self.work.stat().st_size <= self.max_bytes:
-            return
-        if "," in str(self.root):  # DuckDB would take it for two folders, and find no sealed file in either
             return
         ripe = sealing.ripe(self._con)
         if not ripe:

@@ -105,7 +105,8 @@ class Copy:
         with self.locked():
             self._pull(known)
 
-    def _pull(self, known: Callable[[], Collection[str]]) -> None:
+    def _pull(self, known: Callable[[], Collection[str]], *, anew: bool = False) -> None:
+        """``anew``: also what is here already."""
         here = {key for kind in KINDS for key in Folder(self.folder).walk(kind)}
         listed = {key for key in self.bucket.walk("segments") if _SEGMENT.fullmatch(key)}
         held = known()
@@ -117,8 +118,9 @@ class Copy:
             if time.time() - view.stat().st_mtime > KEPT_S:
                 shutil.rmtree(view, ignore_errors=True)
         # Claims before segments: a segment in this folder always has its claim beside it.
-        self._fetch((claims | others) - here)
-        self._fetch({key for key in listed - here if key not in held})
+        kept = set() if anew else here
+        self._fetch((claims | others) - kept)
+        self._fetch({key for key in listed - kept if key not in held})
 
     def _fetch(self, keys: Collection[str]) -> None:
         for folder in {self.folder / key.rpartition("/")[0] for key in keys}:
@@ -135,17 +137,19 @@ class Copy:
         with self.locked():
             self._pull_snapshot()
 
-    def _pull_snapshot(self) -> None:
-        """Fetch the published file if it is another than the one here."""
+    def _pull_snapshot(self, *, anew: bool = False) -> None:
+        """Fetch the published file if it is another than the one here, or ``anew``."""
         target, note = self.folder / layout.SNAPSHOT, self.folder / _ETAG
         etag = self.bucket.version(layout.SNAPSHOT)
         if etag is None:
             target.unlink(missing_ok=True)
-        elif not target.exists() or not note.exists() or note.read_text() != etag:
+        elif anew or not target.exists() or not note.exists() or note.read_text() != etag:
             temporary = self.folder / f".{layout.SNAPSHOT}.tmp-{os.getpid()}"
             etag = self.bucket.fetch(layout.SNAPSHOT, temporary)
             here, named = set(Folder(self.folder).walk(layout.SEALED)), set(sealed(temporary))
-            self._fetch(named - here)
+            self._fetch(named if anew else named - here)
+            if anew:
+                self._forget(here & named - set(self.bucket.walk(layout.SEALED)), older_s=0.0)
             self._forget(here - named, older_s=KEPT_S)
             temporary.replace(target)
             note.write_text(etag)
@@ -185,6 +189,25 @@ def published(root: Root) -> Path:
 @contextmanager
 def files(root: Root, *, use_snapshot: bool = True) -> Iterator[Path]:
     """A folder with the state of the store as of now, to be read while the context is open. It may be the store."""
+    with _view(root, lambda copy, view: copy._pull(lambda: _held(copy, view) if use_snapshot else ())) as folder:
+        yield folder
+
+
+@contextmanager
+def whole(root: Root) -> Iterator[Path]:
+    """``files`` with every file there is, and each as the store has it: what was fetched before may be what is damaged,
+    so for a bucket all of them are fetched anew, and take the place of the copies here."""
+
+    def pull(copy: Copy, view: Path) -> None:
+        _held(copy, view, anew=True)  # before segments are listed: it then names none that is not among them
+        copy._pull(lambda: (), anew=True)
+
+    with _view(root, pull) as folder:
+        yield folder
+
+
+@contextmanager
+def _view(root: Root, pull: Callable[[Copy, Path], None]) -> Iterator[Path]:
     found = mirror(root)
     if not isinstance(found, Copy):
         yield found.folder
@@ -194,13 +217,13 @@ def files(root: Root, *, use_snapshot: bool = True) -> Iterator[Path]:
         for kind in (*KINDS, layout.SEALED):
             (view / kind).symlink_to(found.folder / kind, target_is_directory=True)
         with found.locked():
-            found._pull(lambda: _held(found, view) if use_snapshot else ())
+            pull(found, view)
         yield view
 
 
-def _held(copy: Copy, view: Path) -> set[str]:
+def _held(copy: Copy, view: Path, *, anew: bool = False) -> set[str]:
     """The segments that the snapshot holds; it is pinned in ``view``, so that no later one takes its place."""
-    copy._pull_snapshot()
+    copy._pull_snapshot(anew=anew)
     snapshot = copy.folder / layout.SNAPSHOT
     if not snapshot.exists():
         return set()

@@ -58,6 +58,9 @@ class Place(Protocol):
 
     def delete(self, keys: Sequence[str]) -> None: ...
 
+    def move(self, keys: Sequence[str], folder: str) -> None:
+        """Put files below ``folder``, each under its key. A killed process has moved some of them."""
+
     # Checkpoints: several files that appear together.
     def staging(self, key: str) -> AbstractContextManager[Path]:
         """A folder of this machine to prepare the folder ``key`` in; gone at the end."""
@@ -73,6 +76,9 @@ class Place(Protocol):
 
     def delete_folder(self, key: str) -> None:
         """First it is no longer whole for anybody, then its files go."""
+
+    def move_folder(self, key: str, folder: str) -> None:
+        """``move`` for a folder: it is whole in one place or in none."""
 
     def size(self, key: str) -> int:
         """Bytes of everything below the folder."""

@@ -37,6 +37,7 @@ from mtlfleet.store.schema import (
     SEALED,
     SEGMENT_TABLES,
 )
+from mtlfleet.store.search_path import search
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -109,8 +110,9 @@ def attach_live(
 def _allow_sealed(con: duckdb.DuckDBPyConnection, root: Path) -> None:
     """Leave to read the sealed files that are named, and no others, wherever this process stands."""
     if sealed := sealed_paths(con):
-        con.execute(f"SET file_search_path = {quoted(str(root))}")
-        allowed = ", ".join(quoted(path) for key in sealed for path in (key, f"{root}/{key}"))
+        scratch = con.execute("SELECT current_setting('temp_directory')").fetchone()
+        found = search(con, root, Path(scratch[0] if scratch else ""))
+        allowed = ", ".join(quoted(path) for key in sealed for path in (key, f"{root}/{key}", f"{found}/{key}"))
         con.execute(f"SET allowed_paths = [{allowed}]")
 
 
@@ -128,9 +130,6 @@ def _attach_snapshot(con: duckdb.DuckDBPyConnection, root: Path) -> bool:
             help=f"delete {path.name} and run the command again; the next launch publishes a new one",
         ) from error
     if facts.get("table_version") != table_version():  # of another mtlfleet: the segments say the same
-        con.execute("DETACH snapshot")
-        return False
-    if "," in str(root) and sealed_paths(con, "snapshot.main"):  # to DuckDB a list of folders
         con.execute("DETACH snapshot")
         return False
     if gone := sealed_missing(con, root, "snapshot.main"):

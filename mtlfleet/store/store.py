@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtlfleet.errors import EnvironmentProblem, QueryFailed, UsageError
-from mtlfleet.plan.place import Root, is_object_storage
+from mtlfleet.plan.place import PUBLISH_MAX_BYTES, Root, is_object_storage
 from mtlfleet.store import layout
 from mtlfleet.store.freshness import Freshness
 from mtlfleet.store.place import at
@@ -22,10 +22,16 @@ if TYPE_CHECKING:  # DuckDB and Arrow are imported when a session opens: finding
 
 @dataclass(frozen=True)
 class Store:
-    """The results under ``root``. ``study`` is the study it was opened for, if one was named. Never writes."""
+    """The results under ``root``. Never writes.
+
+    Where it was opened by its study file, that says more: ``study``, its name; ``max_bytes``, above what size of the
+    published file its ingesters seal; ``site``, where on this machine a launch of it keeps its lock.
+    """
 
     root: Root
     study: str | None = None
+    max_bytes: int = PUBLISH_MAX_BYTES
+    site: Path | None = None
 
     def files(self, *, use_snapshot: bool = True) -> AbstractContextManager[Path]:
         """A folder of this machine with every file of the store as of now; for a store in a folder, that folder."""
@@ -142,7 +148,7 @@ def open_store(path: Root) -> Store:
     study = Study.load(path)
     if not layout.is_store(at(study.root)):
         raise EnvironmentProblem(f"nothing has run: {study.root} holds no results", help=f"mtlfleet launch {path}")
-    return Store(study.root, study.name)
+    return Store(study.root, study.name, study.publish_max_bytes, study.folder)
 
 
 def _open_root(root: Root) -> Store:
@@ -152,4 +158,4 @@ def _open_root(root: Root) -> Store:
             notes=["expected segments/, documents/ or results.duckdb in it"],
             help="name the study file, or the folder `runs/<study>` beside it",
         )
-    return Store(root)
+    return Store(root, site=root if isinstance(root, Path) else None)

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from mtlfleet.store.database import (
 )
 from mtlfleet.store.failpoints import failpoint
 from mtlfleet.store.schema import ALL_TABLES, SCHEMA_VERSION, SEALED
+from mtlfleet.store.search_path import search
 from mtlfleet.store.stamp import version_here
 
 if TYPE_CHECKING:
@@ -152,10 +154,11 @@ def _reopen(work: Path, root: Path) -> duckdb.DuckDBPyConnection | None:
         facts = dict(con.execute("SELECT key, value FROM meta").fetchall())
         ours = (facts.get("schema_version"), facts.get("table_version")) == (str(SCHEMA_VERSION), table_version())
         if ours and not sealed_missing(con, root):
-            con.execute(f"SET file_search_path = {quoted(str(root))}")
             if facts.get("view_version") != view_version():
-                create_views(con)
-                comment(con)
+                with tempfile.TemporaryDirectory(prefix="mtlfleet-") as scratch:
+                    search(con, root, Path(scratch))  # views are looked at when they are made, and here only then
+                    create_views(con)
+                    comment(con)
             set_meta(con, view_version=view_version(), mtlfleet_version=version_here())
             return con
     except duckdb.Error:

@@ -134,6 +134,9 @@ def test_ctrl_c_ends_the_query_and_nothing_else(store: Path, tmp_path: Path, pla
     assert "5 * 5" in history
 
 
+COUNT = ".mode csv\nSELECT count(*) AS n FROM step_metrics;\n"
+
+
 def duckdb_command() -> Path:
     found = [p.locate() for p in distribution("duckdb-cli").files or () if p.name == "duckdb" and "bin" in p.parts]
     return Path(str(found[0])).resolve()
@@ -151,6 +154,26 @@ def test_duckdbs_own_command_line_of_1_5_reads_the_published_file(store: Path, t
     assert found.stdout.replace("\r", "").splitlines()[:2] == ["n", "50"], found.stderr
     assert "as measured; NaN and infinities are kept" in found.stdout
     assert "read-only" in found.stderr
+
+
+def test_open_reads_sealed_files_wherever_the_store_lies(store: Path, tmp_path: Path) -> None:
+    root = tmp_path / "a, b"  # to DuckDB's setting two folders
+    shutil.copytree(store, root)
+    with Ingester(root, max_bytes=1) as ingester:
+        ingester.run_once()
+        ingester.publish()
+    assert list(root.glob("sealed/*/*/*.parquet"))
+    (tmp_path / "duckdb").symlink_to(duckdb_command())
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    for more in ([], ["--print"]):
+        found = subprocess.run(
+            [sys.executable, "-m", "mtlfleet.cli", "open", str(root), *more], input=COUNT, cwd="/",
+            capture_output=True, text=True, timeout=120, check=False, env=environment,
+        )  # fmt: skip
+        if more:
+            words = ["bash", "-c", found.stdout]
+            found = subprocess.run(words, input=COUNT, cwd="/", capture_output=True, text=True, check=False)
+        assert found.stdout.replace("\r", "").splitlines()[:2] == ["n", "50"], found.stderr
 
 
 def test_open_says_what_is_missing(store: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from mtlfleet.cli import main
 from mtlfleet.errors import EnvironmentProblem
 from mtlfleet.store import AttemptWriter, Store, claim_locks, register_claim, trial_state
+from mtlfleet.store.bucket import Bucket
 from mtlfleet.store.place import at
 
 STUDY = """\
@@ -40,6 +42,38 @@ def test_a_throttling_server_is_asked_again(s3_root: str, unreliable: Any) -> No
         action()
         assert unreliable.throttled == 0 and unreliable.asked - before >= 3
     assert place.names("documents") == ["b"]
+
+
+def test_the_clock_alone_says_when_a_server_is_given_up(
+    s3_root: str, unreliable: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With pauses drawn at random, a number of retries can be over in a twentieth of the time."""
+    monkeypatch.setenv("MTLFLEET_OBJECT_RETRY_S", "60")
+    unreliable.throttled = 12
+    at(s3_root).put("documents/a", b"1")
+    assert unreliable.throttled == 0 and at(s3_root).read("documents/a") == b"1"
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(s3_root: str, unreliable: Any, tmp_path: Path) -> None:
+    place = at(s3_root)
+    assert isinstance(place, Bucket)
+    place.put("documents/a", b"1" * 1000)
+    actions: list[tuple[Callable[[], object], object]] = [
+        (lambda: place.put("documents/b", b"2"), None),
+        (lambda: place.put_new("documents/c", b"3"), True),
+        (lambda: place.read("documents/a"), b"1" * 1000),
+        (lambda: place.fetch("documents/a", tmp_path / "a") is None, False),
+        (lambda: place.names("documents"), ["a", "b", "c"]),
+        (lambda: list(place.walk("documents")), ["documents/a", "documents/b", "documents/c"]),
+        (lambda: place.move(["documents/b"], "quarantine"), None),
+        (lambda: place.delete(["documents/c"]), None),
+    ]
+    for action, answer in actions:
+        unreliable.cut = 1
+        assert action() == answer
+        assert unreliable.cut == 0
+    assert (tmp_path / "a").read_bytes() == b"1" * 1000
+    assert place.names("documents") == ["a"] and place.read("quarantine/documents/b") == b"2"
 
 
 def test_whoever_won_is_not_told_that_he_lost_when_the_answer_was_lost(s3_root: str, unreliable: Any) -> None:

@@ -108,7 +108,8 @@ def test_damage_is_found_and_its_trial_runs_again(store: Path, damage: Callable[
     moved, left = repair(store, found)
     assert left == []
     assert trial_state(store, "s", "ls0") == "missing"  # what the next launch runs
-    assert [p.name for p in moved] == ["trial=ls0"] and (moved[0] / "attempt=1").exists()
+    assert [key.rpartition("/")[2] for key in moved] == ["trial=ls0"]
+    assert (store / moved[0] / "attempt=1.json").exists() is (damage is not unclaim)
     assert open_store(store).rows("SELECT * FROM metrics ORDER BY ALL") == before
 
 
@@ -146,6 +147,24 @@ def test_the_numbers_of_what_was_put_aside_are_not_given_again(tmp_path: Path, s
         assert open_store(tmp_path).rows("SELECT attempt, value FROM metrics_all") == [{"attempt": 2, "value": 0.75}]
         with Ingester(tmp_path) as ingester:
             ingester.run_once()
+
+
+def test_another_machines_ingester_forgets_what_was_put_aside(store: Path) -> None:
+    """Its private file still holds the trial, and would publish it beside the attempt that ran again."""
+    other = store / ".work-other.duckdb"
+    with Ingester(store, work=other) as ingester:
+        ingester.run_once()
+    cut(store)
+    assert repair(store, examine(store))[1] == []
+    again = AttemptWriter.claim(store, "s", "ls0", restored_step=0, restored_checkpoint=None, world_size=1)
+    again.metric(1, 0.5, "val", "a", "accuracy", 0.75)
+    again.close("done", last_step=1)
+    with Ingester(store, work=other) as ingester:
+        ingester.run_once()
+        ingester.publish()
+    assert examine(store).problems == ()
+    found = open_store(store).rows("SELECT attempt, value FROM metrics_all WHERE trial_id = 'ls0'")
+    assert found == [{"attempt": 2, "value": 0.75}]
 
 
 def test_every_flipped_bit_is_found(store: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -203,13 +204,20 @@ def test_only_sealed_files_that_nothing_names_go_and_only_after_a_day(two: Path)
     assert (two / second).exists() and not (two / first).exists()
 
 
-def test_a_folder_whose_name_is_a_list_to_duckdb_is_never_sealed(tmp_path: Path) -> None:
-    root = tmp_path / "a,b"
-    attempt(root, "over", 1, 2).close("done")
-    publish(root)
-    assert listed(root) == [] and len(Store(root).rows(ROWS)) == 2
-    here = tmp_path / "here"
+def test_a_folder_whose_name_is_a_list_to_duckdb_is_sealed_and_read_like_any(tmp_path: Path) -> None:
+    """And so is one that was made elsewhere and then moved."""
+    here, moved, made = tmp_path / "here", tmp_path / "a,b", tmp_path / "it's, made [1]"
     attempt(here, "over", 1, 2).close("done")
+    shutil.copytree(here, made)
     publish(here)
-    there = here.rename(tmp_path / "there,now")
-    assert len(listed(there)) == 1 and len(Store(there).rows(ROWS)) == 2
+    here.rename(moved)
+    publish(made)
+    for root in (moved, made):
+        assert len(listed(root)) == 1 and unsealed(root) == 0 and len(Store(root).rows(ROWS)) == 2
+    assert guarded(made, "SELECT count(*) AS n FROM step_metrics", "snapshot") == "n\n2\n"
+    attempt(made, "over", 3, restored=2).abandon()  # pending beside what is sealed
+    assert len(Store(made).rows(ROWS)) == 3
+    attempt(made, "over", 3, restored=2).close("done")
+    publish(made)  # and sealed once more, from what was sealed
+    assert len(listed(made)) == 1 and unsealed(made) == 0 and examine(made).problems == ()
+    assert [row["attempt"] for row in Store(made).rows(ROWS)] == [1, 1, 3]
