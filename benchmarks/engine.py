@@ -2,7 +2,7 @@
 
     python benchmarks/engine.py                               # the default grid, a Markdown table
     python benchmarks/engine.py --models mlp-4M --tasks 3,8 --worlds 1,2 --json
-    python benchmarks/engine.py --done --markdown FILE        # every goal beside what was measured
+    python benchmarks/engine.py --done --markdown FILE        # every goal beside what was measured (of --models)
 
 Every cell runs in fresh processes, where possible in a network namespace of its own (`unshare -rn`), whose loopback
 counter
@@ -229,7 +229,7 @@ def main() -> None:
     if arguments.done:
         from goals import cells, judged
 
-        rows = [found | {"cell": cell} for cell, found in cells(run, isolated())]
+        rows = [found | {"cell": cell} for cell, found in cells(run, isolated(), arguments.models.split(","))]
         table = judged(rows)
     else:
         rows = grid(arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 LARGE = ("mlp-4M", "cnn-1.1M", "transformer-1.2M")  # P >= 1 M
@@ -13,9 +13,11 @@ SMALL = ("mlp-41k", "resnet-0.6M")
 Found = dict[str, Any]
 
 
-def cells(run: Callable[[Found], Found], alone: bool) -> Iterator[tuple[Found, Found]]:
-    """Each cell and what was measured."""
+def cells(run: Callable[[Found], Found], alone: bool, models: Collection[str]) -> Iterator[tuple[Found, Found]]:
+    """Each cell of these models and what was measured."""
     for cell in _wanted():
+        if cell["model"] not in models:
+            continue
         found = run({**cell, "isolated": alone})
         print(json.dumps(cell | found), file=sys.stderr, flush=True)
         yield cell, found

@@ -253,7 +253,8 @@ def _numbers(losses: Mapping[str, Tensor], tasks: Sequence[str]) -> list[float]:
         return [0.0] * (2 * len(tasks))
     device = next(iter(losses.values())).device
     # Together: one wait for the device, not one per task.
-    read = torch.stack([loss.detach().reshape(()).to(device) for loss in losses.values()]).tolist()
+    flat = [loss.detach().reshape(()) for loss in losses.values()]
+    read = torch.stack([loss if loss.device == device else loss.to(device) for loss in flat]).tolist()
     told = dict(zip(losses, read, strict=True))
     return [told.get(task, 0.0) for task in tasks] + [float(t in losses and losses[t].requires_grad) for t in tasks]
 

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from mtlfleet.engine.discovery import Reach
+from mtlfleet.engine.heads import together
 from mtlfleet.errors import EngineRefused
 
 Gradients = Sequence[Tensor | None]
+AT_ONCE = 65_536  # numbers: gradients at the representation that are alive together if they are no more
 DONATED = "donated buffer"  # in torch's error when a compiled part's saved tensors are asked for again
 
 
@@ -54,7 +56,9 @@ class Graph:
     def heads(self) -> Mapping[str, tuple[Tensor | None, Gradients]]:
         """For each task here: gradient of its loss with respect to z, and to its own parameters. Heads run once."""
         if self._heads is None:
-            self._heads = {task: self._head(task) for task in self.present}
+            here = {task: self.losses[task] for task in self.present}
+            found = None if self.z is None else together(here, self.z, self.reach.own, self.start)
+            self._heads = found if found is not None else {task: self._head(task) for task in here}
         return self._heads
 
     def _head(self, task: str) -> tuple[Tensor | None, Gradients]:
@@ -74,11 +78,13 @@ class Graph:
         ``straight``: head and trunk in one call, the same operations in the same order; small models save the call.
         """
         present = set(self.present)
+        if self.z is not None and not straight and len(present) * self.z.numel() <= AT_ONCE:
+            self.heads()
         for k, task in enumerate(self.reach.tasks):
             if task not in present:
                 yield k, task, None, None, None
             elif self.z is not None and not (straight and self._heads is None):
-                dz, own = self._head(task)  # one at a time: K of them are K * B * D numbers
+                dz, own = self._head(task)  # one at a time, unless they are small: K of them are K * B * D numbers
                 yield k, task, None if dz is None else self.z, dz, own
             else:
                 loss = self.losses[task]

@@ -1,8 +1,8 @@
 """One task's gradients, taken from ``.grad`` as backward produces them and sent a bucket at a time.
 
-A parameter's gradient is copied and dropped at once, so what is alive besides the shard is a layer's gradient and the
-buckets in flight. Buckets leave in the layout's order on every rank, whatever order the graphs of the ranks ran in: a
-gradient that comes early waits in ``.grad``.
+Gradients are copied and dropped as soon as a group of them is complete, so what is alive besides the shard is a layer's
+gradient and the buckets in flight. Buckets leave in the layout's order on every rank, whatever order the graphs of the
+ranks ran in: a gradient that comes early waits in ``.grad``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mtlfleet.engine.direction import Direction
 from mtlfleet.engine.exchange import Exchange
-from mtlfleet.engine.hooks import handed_over, twice
+from mtlfleet.engine.hooks import Arrivals
 from mtlfleet.engine.layout import Layout
 
 IN_FLIGHT = 2  # messages: one on its way while the next one fills
@@ -41,26 +41,25 @@ class Buckets:
         self.exchange = exchange
         self._sizes = [parameter.numel() for parameter in layout.parameters]
         self._shapes = [parameter.shape for parameter in layout.parameters]
-        self._places: list[Tensor] = []  # one rank: the columns of each parameter in the row
+        self._places: Sequence[Tensor] = ()  # one rank: the columns of each parameter in the row
         self._slots: list[_Slot] = []
         self._pieces: list[list[tuple[int, Tensor, int, int]]] = []
         # ``tail`` more numbers carry what travels with a single gradient.
         self._most = max(layout.padded + tail, 4 * layout.bucket) if exchange.world > 1 else 0
-        self._lay_out(min(self._most, 2 * IN_FLIGHT * layout.bucket))
+        self._lay_out(layout.empty(of=min(self._most, 2 * IN_FLIGHT * layout.bucket)))
         self._spare: Tensor | None = None
-        self._ready: list[Tensor | bool | None] = []  # None: still to come; True: in .grad; False: dealt with
-        self._next = self._bucket = 0
+        self._arrivals = Arrivals(layout, ordered=exchange.world > 1)
+        self._given = self._bucket = 0  # parameters that came one by one, not through ``.grad``; buckets that have left
         self._open = -1  # the bucket that is being filled
         self._row: Tensor | None = None
         self._add = False
 
-    def _lay_out(self, numbers: int) -> None:
-        """Memory for the messages. Allocated once: fresh memory costs a page fault every 4 KiB."""
-        layout = self.layout
-        self._pool = layout.empty(of=numbers)
+    def _lay_out(self, pool: Tensor) -> None:
+        """Put the messages there. Memory is allocated once: fresh memory costs a page fault every 4 KiB."""
+        layout, self._pool = self.layout, pool
         self._direction: Direction | None = None
         pairs = torch.split(self._pool.view(self.exchange.wire or layout.dtype()), 2 * layout.bucket)
-        whole = [pair for pair in pairs if pair.numel() == 2 * layout.bucket and numbers]
+        whole = [pair for pair in pairs if pair.numel() == 2 * layout.bucket and len(pool)]
         self._slots = [_Slot(pair[: layout.bucket], pair[layout.bucket :]) for pair in whole[:IN_FLIGHT]]
         self._pieces = [self._stretches(index) for index in range(len(layout.parameters))] if self._slots else []
 
@@ -70,8 +69,19 @@ class Buckets:
         Allocated when it is first needed, between passes. ``.grad`` are views of it, as of torch's gradient buckets.
         """
         if self._pool.numel() < self._most:
-            self._lay_out(self._most)
+            self._lay_out(self.layout.empty(of=self._most))
         return self._pool
+
+    def rows(self, tasks: int) -> Tensor:
+        """[tasks, n] for gradients that nobody keeps. Once they are combined in the first row, a whole direction has
+        room behind it, over the others and over the messages, which lie behind the last."""
+        layout, pool = self.layout, self._pool.numel()
+        size = tasks * layout.shard
+        if not self._slots or pool == self._most:
+            return layout.empty(tasks, of=layout.shard)
+        memory = layout.empty(of=max(size + pool, layout.shard + layout.padded))
+        self._lay_out(memory[size : size + pool])
+        return memory[:size].view(tasks, layout.shard)
 
     @property
     def flat(self) -> Tensor:
@@ -105,73 +115,62 @@ class Buckets:
         """Start a task whose shard is ``row`` [n]; ``add`` sums on top of what is there (a further micro-batch)."""
         self._row, self._add = row, add
         if not self._slots:
-            parts = row.split_with_sizes([*self._sizes, row.numel() - self.layout.size])
-            self._places = [part.view(shape) for part, shape in zip(parts, self._shapes, strict=False)]
-        self._ready = [None] * len(self.layout.parameters)
-        self._next = self._bucket = 0
+            self._places = self.layout.views(row)
+        self._arrivals.begin()
+        self._given = self._bucket = 0
         self._open = -1
 
     def hooked(self) -> AbstractContextManager[None]:
-        """While this lasts, backward passes hand every shared parameter's gradient over as soon as it is complete."""
-        return handed_over(self.layout, self._arrived)
+        """While this lasts, backward passes hand every shared parameter's gradient over as soon as it may go."""
+        return self._arrivals.hooked(self._take)
 
-    def _arrived(self, index: int, parameter: Tensor) -> None:
-        if self._ready[index] is not None:
-            raise twice(self.layout, index)
-        if self._slots:
-            self._ready[index] = True
-            self._advance()
-        else:  # no message waits for the one before: straight to its columns
-            self._ready[index] = False
-            self._keep(index, parameter.grad)
+    def _take(self, members: range) -> None:
+        """What is in ``.grad`` of these parameters; None counts as zero."""
+        parameters = self.layout.parameters[members.start : members.stop]
+        self._put(members.start, [parameter.grad for parameter in parameters])
+        for parameter in parameters:
             parameter.grad = None
 
     def give(self, index: int, gradient: Tensor) -> None:
-        """A gradient that did not come through ``.grad``."""
-        self._ready[index] = gradient
-        self._advance()
+        """A gradient that did not come through ``.grad``: all of a pass come so, or none. In the layout's order; what
+        is left out counts as zero."""
+        self._put(self._given, [*[None] * (index - self._given), gradient])
+        self._given = index + 1
 
-    def _advance(self) -> None:
-        while self._next < len(self._ready) and (found := self._ready[self._next]) is not None:
-            index = self._next
-            self._next += 1
-            parameter = self.layout.parameters[index]
-            gradient = parameter.grad if found is True else found
-            self._ready[index] = False
-            if isinstance(gradient, Tensor):
-                self._place(index, gradient)
-            del gradient, found
-            parameter.grad = None
-
-    def _place(self, index: int, gradient: Tensor | None) -> None:
-        """Copy parameter ``index`` (None = zeros) to where it belongs; send every bucket that this completes."""
+    def _put(self, first: int, gradients: Sequence[Tensor | None]) -> None:
+        """Copy neighbouring gradients to where they belong; send every bucket that this completes."""
         if not self._slots:
-            self._keep(index, gradient)
+            self._keep(self._places[first : first + len(gradients)], gradients)
             return
-        flat = None
-        for bucket, place, start, stop in self._pieces[index]:
-            if bucket != self._bucket:
-                self._send()
-            if bucket != self._open:
-                self._free(bucket)
-                self._open = bucket
-            if gradient is None:
-                place.zero_()
-            elif place.shape == gradient.shape:
-                place.copy_(gradient)
-            else:
-                flat = gradient.reshape(-1) if flat is None else flat
-                place.copy_(flat[start:stop])
+        moving: list[tuple[Tensor, Tensor]] = []
+        for index, gradient in enumerate(gradients, first):
+            flat = None
+            for bucket, place, start, stop in self._pieces[index]:
+                if bucket != self._open:
+                    _copy(moving)
+                    moving = []
+                    if bucket != self._bucket:
+                        self._send()
+                    self._free(bucket)
+                    self._open = bucket
+                if gradient is None:
+                    place.zero_()
+                elif place.shape == gradient.shape:
+                    moving.append((place, gradient))
+                else:
+                    flat = gradient.reshape(-1) if flat is None else flat
+                    moving.append((place, flat[start:stop]))
+        _copy(moving)
 
-    def _keep(self, index: int, gradient: Tensor | None) -> None:
+    def _keep(self, places: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
         """One rank: into the row, or on top of what is there."""
-        place = self._places[index]
-        if gradient is None:
-            place.mul_(1.0 if self._add else 0.0)
-        elif self._add:
-            place.add_(gradient)
-        else:
-            place.copy_(gradient)
+        there = [gradient for gradient in gradients if gradient is not None]
+        if len(there) < len(gradients):
+            if not self._add:
+                torch._foreach_zero_([place for place, g in zip(places, gradients, strict=True) if g is None])
+            places = [place for place, g in zip(places, gradients, strict=True) if g is not None]
+        if there:
+            (torch._foreach_add_ if self._add else torch._foreach_copy_)(list(places), there)
 
     def _send(self) -> None:
         """The current bucket is full: off it goes."""
@@ -196,14 +195,10 @@ class Buckets:
 
     def end(self) -> None:
         """The task is through: what its graph did not reach counts as zero, and the last bucket leaves."""
-        for index in range(self._next, len(self._ready)):
-            found = self._ready[index]
-            if found is False:
-                continue
-            gradient = self.layout.parameters[index].grad if found is True else found
-            self._place(index, gradient if isinstance(gradient, Tensor) else None)
-            self.layout.parameters[index].grad = None
-        self._next = len(self._ready)
+        if self._given:
+            self._put(self._given, [None] * (len(self._sizes) - self._given))
+        else:
+            self._arrivals.end(self._take)
         if self._slots:
             self._send()
 
@@ -213,9 +208,14 @@ class Buckets:
             self._free(bucket)
 
     def add(self, row: Tensor, gradients: Sequence[Tensor | None], *, add: bool = False) -> None:
-        """A whole task at once, from a list of gradients in the layout's order."""
+        """A whole task at once, from a list of gradients in the layout's order; an empty one is all zeros."""
         self.begin(row, add=add)
-        for index, gradient in enumerate(gradients):
-            if gradient is not None:
-                self.give(index, gradient)
+        self._put(0, gradients or [None] * len(self._sizes))
+        self._given = len(self._sizes)
         self.end()
+
+
+def _copy(moving: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """(to, from), all in one call."""
+    if moving:
+        torch._foreach_copy_([place for place, _ in moving], [gradient for _, gradient in moving])

@@ -17,6 +17,7 @@ from mtlfleet.engine.layout import Layout, bucket_size
 
 TOGETHER = 1_048_576  # numbers: K gradients that fit in this travel in one message, larger ones bucket by bucket
 WHOLE = 131_072  # numbers: K gradients that fit in this are summed whole on every rank, as one message saves two
+ALONE = 2_097_152  # numbers: one rank's gradients up to this size are taken whole, then copied in one call
 TINY = 65_536  # numbers: models this small send four times as many together or whole: a message outweighs its bytes
 
 
@@ -26,7 +27,7 @@ class Plan:
 
     layout: Layout
     own: Layout | None
-    buckets: Buckets | None  # None: small, all tasks in one message
+    buckets: Buckets | None  # None: small, all tasks in one message; or one rank and no large model
     chunk: int = 0  # tasks per batched pass; 0: one pass per task
 
     @classmethod
@@ -39,7 +40,7 @@ class Plan:
         own = Layout.of(reach.own_parameters, 1) if reach.own_parameters else None
         layout = Layout.of(parameters, exchange.world, names=names)
         count = len(reach.tasks) if tasks is None else tasks
-        if count * layout.padded <= _most(TOGETHER, layout):
+        if count * layout.padded <= _most(TOGETHER, layout) or (exchange.world == 1 and layout.size <= ALONE):
             return cls(layout, own, None, chunk)
         layout = Layout.of(parameters, exchange.world, names=names, bucket=bucket_size(layout.size, exchange.world))
         return cls(layout, own, Buckets(layout, exchange, own.size if own is not None else 0), chunk)
@@ -81,10 +82,10 @@ class Collector:
         if rows is None:
             rows = self.plan.layout.empty(len(graph.reach.tasks), of=self.plan.layout.shard)
         if self.plan.buckets is None:
+            if not add and rows.numel() > _most(TOGETHER, self.plan.layout):  # one rank: memory that serves again
+                return self._fill(graph, rows, own)
             found = self._together(graph, own)
-            if add:
-                return rows.add_(found)
-            return found
+            return rows.add_(found) if add else found
         if self.plan.chunk:
             self._in_chunks(graph, self.plan.buckets, rows, own, add)
         else:
@@ -130,26 +131,31 @@ class Collector:
     def _together(self, graph: Graph, own: Tensor | None) -> Tensor:
         """Small: every task into its row, then one exchange of all rows."""
         rows = self.plan.layout.empty(len(graph.reach.tasks))
-        self._fill(graph, rows, own)
-        return self.exchange.reduce_rows(rows)
+        return self.exchange.reduce_rows(self._fill(graph, rows, own))
 
-    def _fill(self, graph: Graph, rows: Tensor, own: Tensor | None) -> None:
-        """This rank's task gradients into ``rows`` [K, padded]."""
+    def _fill(self, graph: Graph, rows: Tensor, own: Tensor | None) -> Tensor:
+        """This rank's task gradients into ``rows`` [K, padded], all of them overwritten."""
         layout = self.plan.layout
         if self.plan.chunk:
+            rows.zero_()  # tasks that are absent here give none
             for k, _, gradients in self._chunks(graph, own):
                 layout.pack(gradients, rows[k])
-            return
+            return rows
         last = graph.last
+        mine: list[Tensor | None] = []
         for k, task, root, start, known in graph.roots(straight=True):
+            theirs = graph.reach.own[task]
             if root is None:
-                self._keep(graph, k, known or (), own)
+                rows[k].zero_()
+                mine += known or [None] * len(theirs)
                 continue
-            mine = () if known is not None else graph.reach.own[task]
-            inputs = (*layout.parameters, *mine)
+            inputs = (*layout.parameters, *(theirs if known is None else ()))
             found = torch.autograd.grad(root, inputs, start, retain_graph=task != last, allow_unused=True)
             layout.pack(found[: len(layout.parameters)], rows[k])
-            self._keep(graph, k, found[len(layout.parameters) :] if known is None else known, own)
+            mine += found[len(layout.parameters) :] if known is None else known
+            del found  # its memory is the next pass's
+        self._keep(graph, 0, mine, own)
+        return rows
 
     def _chunks(self, graph: Graph, own: Tensor | None) -> Iterator[tuple[int, str, Gradients]]:
         """(k, task, shared gradients) from batched passes; own gradients kept on the way."""

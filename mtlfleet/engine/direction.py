@@ -10,10 +10,11 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mtlfleet.engine.exchange import Exchange
-from mtlfleet.engine.hooks import handed_over, twice
+from mtlfleet.engine.hooks import Arrivals
 from mtlfleet.engine.layout import Layout
 
 LONGEST = 4_194_304  # numbers in a message: 16 MiB, near what torch's own data parallelism takes for one
@@ -34,31 +35,47 @@ class Direction:
         parts = self.flat.split_with_sizes([*sizes, layout.padded - layout.size])
         self._padding = parts[-1]
         self._places = [part.view(p.shape) for part, p in zip(parts, layout.parameters, strict=False)]
+        self._arrivals = Arrivals(layout, ordered=False)
+        self._given = False
         self._there: list[bool] = []
         self._next = self._sent = 0
         self._works: list[Any] = []
 
     def begin(self) -> None:
         """Nothing is there yet."""
+        self._arrivals.begin()
+        self._given = False
         self._there = [False] * len(self._places)
         self._next = self._sent = 0
         self._works = []
 
     def hooked(self) -> AbstractContextManager[None]:
         """While this lasts, a backward pass hands every shared parameter's gradient over as soon as it is complete."""
-        return handed_over(self._layout, self._arrived)
+        return self._arrivals.hooked(self._take)
 
-    def _arrived(self, index: int, parameter: Tensor) -> None:
-        if self._there[index]:
-            raise twice(self._layout, index)
-        assert parameter.grad is not None
-        self.give(index, parameter.grad)
-        parameter.grad = None
+    def _take(self, members: range) -> None:
+        """What is in ``.grad`` of these parameters; None counts as zero."""
+        parameters = self._layout.parameters[members.start : members.stop]
+        pairs = list(zip(parameters, self._places[members.start : members.stop], strict=True))
+        there = [(place, parameter.grad) for parameter, place in pairs if parameter.grad is not None]
+        if there:
+            torch._foreach_copy_([place for place, _ in there], [gradient for _, gradient in there])
+        for parameter, place in pairs:
+            if parameter.grad is None:
+                place.zero_()
+            parameter.grad = None
+        self._there[members.start : members.stop] = [True] * len(members)
+        self._advance()
 
     def give(self, index: int, gradient: Tensor) -> None:
-        """The gradient of parameter ``index``; every message that is full now leaves, in order."""
+        """A gradient that did not come through ``.grad``; all of a pass come so, or none."""
+        self._given = True
         self._places[index].copy_(gradient)
         self._there[index] = True
+        self._advance()
+
+    def _advance(self) -> None:
+        """Every message that is full now leaves, in order."""
         while self._next < len(self._there) and self._there[self._next]:
             self._next += 1
         if self._next < len(self._there):
@@ -71,6 +88,8 @@ class Direction:
 
         An exchange that fails raises here.
         """
+        if not self._given:
+            self._arrivals.end(self._take)
         for index in range(self._next, len(self._there)):
             if not self._there[index]:
                 self._places[index].zero_()

@@ -176,6 +176,9 @@ class FactoredGradients:
         self._local = plan.layout.empty(len(reach.tasks)) if plan is not None else None
         own = self._factors.whole.own
         self._out.own_local = own.empty() if own is not None else None
+        z = self._graph.z
+        if z is not None and len(reach.tasks) * z.numel() <= self._factors.whole.layout.size:
+            self._graph.heads()  # in one pass: they take no more memory than the gradient
         for k, task, root, start, known in self._graph.roots():
             mine = () if known is not None else reach.own[task]
             gradients: Gradients = ()
@@ -207,8 +210,7 @@ class FactoredGradients:
             return self._exchange.reduce_rows(self._local)
         rows = plan.layout.empty(self._local.shape[0], of=plan.layout.shard)
         for k, local in enumerate(self._local):
-            places = zip(plan.layout.offsets, plan.layout.parameters, strict=True)
-            plan.buckets.add(rows[k], [local[at : at + p.numel()].view_as(p) for at, p in places])
+            plan.buckets.add(rows[k], plan.layout.views(local))
         plan.buckets.drain()
         return rows
 
@@ -252,8 +254,7 @@ class FactoredGradients:
         if self._factors.direct is not None and self._local is not None:
             layout = self._factors.direct.layout
             flat = combine(self._local, weights, in_place=True)
-            for parameter, at in zip(layout.parameters, layout.offsets, strict=True):
-                direct[id(parameter)] = flat[at : at + parameter.numel()].view_as(parameter)
+            direct = {id(p): view for p, view in zip(layout.parameters, layout.views(flat), strict=True)}
         outputs: dict[str, Tensor] = {}
         for parameter in self._factors.whole.layout.parameters:
             layer = whose.get(id(parameter))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._utils import _unflatten_dense_tensors
 
 LARGEST = 524_288  # numbers in a bucket, 2 MiB: beyond this a longer message saves little and takes memory
 
@@ -119,10 +120,14 @@ class Layout:
                 offset = self.offsets[place]
                 into[offset : offset + gradient.numel()] += gradient.reshape(-1)
 
+    def views(self, flat: Tensor) -> Sequence[Tensor]:
+        """Each parameter's part of the flat vector [padded], in its shape."""
+        found: Sequence[Tensor] = _unflatten_dense_tensors(flat, self.parameters)  # type: ignore[no-untyped-call]
+        return found
+
     def write(self, flat: Tensor) -> None:
         """Set ``.grad`` of every parameter to its view of the flat vector [padded], in the parameter's own type."""
-        for parameter, offset in zip(self.parameters, self.offsets, strict=True):
-            piece = flat[offset : offset + parameter.numel()].view_as(parameter)
+        for parameter, piece in zip(self.parameters, self.views(flat), strict=True):
             parameter.grad = piece if piece.dtype == parameter.dtype else piece.to(parameter.dtype)
 
 

@@ -97,8 +97,7 @@ def exchanged(plan: Plan, exchange: Exchange, local: Tensor, somewhere: list[boo
     rows = layout.empty(local.shape[0], of=layout.shard)
     for k, (row, mine) in enumerate(zip(rows, local, strict=True)):
         if somewhere[k]:
-            places = zip(layout.offsets, layout.parameters, strict=True)
-            plan.buckets.add(row, [mine[at : at + p.numel()].view_as(p) for at, p in places])
+            plan.buckets.add(row, layout.views(mine))
     plan.buckets.drain()
     return rows
 

@@ -114,6 +114,7 @@ class Opening:
             if isinstance(opened[-1], SketchGradients):
                 opened[-1].key = (at.seed, at.number)
         opened[-1].batches = tuple(opened)
+        opened[-1].lends = self._method.needs is Needs.GRAM and len(batches) == 1
         opened[-1].ahead, self._ahead = self._ahead, None
         opened[-1].outcome.keeps_shard = self.keeps_shard
         return opened[-1]

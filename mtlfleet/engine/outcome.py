@@ -108,12 +108,10 @@ class Outcome:
         """One pass that starts at the representation; the heads' gradients are there already. ``mine`` [K]: their
         factors, instead of the weights or one."""
         if self._plan.own is not None:
-            heads, own = self._graph.heads() if self._graph.z is not None else {}, self._plan.own.empty()
-            cursor = 0
-            for task in self._graph.reach.tasks:
-                self._plan.own.pack_from(cursor, heads[task][1] if task in heads else (), own)
-                cursor += len(self._graph.reach.own[task])
-            self.own_local = own
+            heads, reach = self._graph.heads() if self._graph.z is not None else {}, self._graph.reach
+            absent = {task: [None] * len(mine) for task, mine in reach.own.items() if task not in heads}
+            found = [g for task in reach.tasks for g in (heads[task][1] if task in heads else absent[task])]
+            self.own_local = self._plan.own.pack(found, self._plan.own.empty())
         self._pass(self._graph.z, cotangent * self._graph.scale, None, ())
         if mine is None and self._heads == "weighted":
             mine = weights
@@ -184,10 +182,11 @@ class Outcome:
         for parameter in mine:
             parameter.grad = None
         with self._sending(buckets) as sending:
-            if root is not None:
-                inputs = [*layout.parameters, *mine]
-                with sending.hooked():
+            with sending.hooked():
+                if root is not None:
+                    inputs = [*layout.parameters, *mine]
                     torch.autograd.backward(root, start, retain_graph=plain is not None, inputs=inputs)
+            if root is not None:
                 own = [parameter.grad for parameter in mine]
                 if plain is not None:
                     own = torch.autograd.grad(plain, mine, self._graph.start(plain), allow_unused=True)
@@ -264,14 +263,14 @@ class Outcome:
     def _hand_over(self, found: list[Tensor]) -> float:
         if self._scale != 1.0:
             torch._foreach_mul_(found, 1.0 / self._scale)
-        norms = torch.stack(torch._foreach_norm(found))
-        if not torch.isfinite(norms).all() and not all(bool(torch.isfinite(g).all()) for g in found):
+        norms = torch.stack(torch._foreach_norm(found)).tolist()
+        if not all(map(math.isfinite, norms)) and not all(bool(torch.isfinite(g).all()) for g in found):
             raise NonFinite("the combined gradient is not finite")
         parameters = (*self._plan.layout.parameters, *self._graph.reach.own_parameters)
         for parameter, gradient in zip(parameters, found, strict=False):  # without the heads, if they ran before
             parameter.grad = gradient
         self._finish_own()
-        return float(norms[: len(self._plan.layout.parameters)].norm())
+        return math.hypot(*norms[: len(self._plan.layout.parameters)])
 
 
 def _finite(numbers: Tensor, norm: float) -> bool:

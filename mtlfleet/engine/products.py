@@ -36,7 +36,8 @@ def combine(rows: Tensor, weights: Tensor, *, in_place: bool) -> Tensor:
     weights = weights.to(rows.dtype).to(rows.device)
     if not in_place:
         return torch.mv(rows.t(), weights)
+    first, others = float(weights[0]), weights[1:]
     for start in range(0, rows.shape[1], CACHED):
         block = rows[:, start : start + CACHED]
-        block[0] = torch.mv(block.t(), weights)
+        block[0].addmv_(block[1:].t(), others, beta=first)
     return rows[0]

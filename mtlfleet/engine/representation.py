@@ -79,7 +79,7 @@ class Representation:
                 heads = self._graph.heads()
                 pairs = [heads[task][0] if task in heads else None for task in reach.tasks]
                 stacked = torch.stack([torch.zeros_like(z) if dz is None else dz for dz in pairs])
-                self._gradients = stacked / self._graph.scale
+                self._gradients = stacked if self._graph.scale == 1.0 else stacked / self._graph.scale
         return self._gradients
 
     def batch_sum(self, signed: bool = False) -> Tensor:

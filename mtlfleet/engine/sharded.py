@@ -153,8 +153,8 @@ class ShardedOptimizer:
                 values[stretch.column : stretch.column + stretch.size] = group.shard[cursor : cursor + stretch.size]
                 cursor += stretch.size
         whole = gathered(plan, self._exchange, values)
-        for parameter, offset in zip(layout.parameters, layout.offsets, strict=True):
-            parameter.copy_(whole[offset : offset + parameter.numel()].view_as(parameter))
+        for parameter, part in zip(layout.parameters, layout.views(whole), strict=True):
+            parameter.copy_(part)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients."""

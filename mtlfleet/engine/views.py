@@ -25,6 +25,7 @@ class StepGradients:
     """TaskGradients of one step. K backwards run when the Gram or the rows are first asked for, never twice."""
 
     _joins = True  # a tiny model's rows may come whole
+    lends = False  # no method keeps the rows: their memory serves the messages and the next step
 
     def __init__(
         self,
@@ -186,7 +187,10 @@ class StepGradients:
                 self._rows, own = self._held.collect(self._collector, self._graph)
             else:
                 own = self._plan.own.empty() if self._plan.own is not None else None
-                self._rows = self._collector.run(self._graph, self.buffer, own)
+                room = self.buffer
+                if room is None and self.lends and self._plan.buckets is not None:
+                    room = self._plan.buckets.rows(len(self._graph.reach.tasks))
+                self._rows = self._collector.run(self._graph, room, own)
             self.buffer = self._rows
             self._out.own_local = own
         return self._rows
@@ -213,8 +217,7 @@ class StepGradients:
         if self._whole is not None and not self._seen:
             self._out.take(combine(self._whole, told, in_place=True))
         else:
-            # Once they are combined in the first row, the memory of the others takes the direction.
-            room = None if self._seen or self._whole is not None else self._rows[1:].reshape(-1)
+            room = None if self._seen or self._whole is not None else _behind_first(self._rows)
             self._out.gather(combine(self._rows, told, in_place=not self._seen), room)
         if self._heads == "weighted":
             self._out.scale_own(self.weights)
@@ -262,3 +265,10 @@ class StepGradients:
         if self._representation is not None and self.weights is None:
             self.weights = self._representation.weights
         return self._out.finish()
+
+
+def _behind_first(rows: Tensor) -> Tensor:
+    """The rows' memory but for the first: once they are combined there, it takes the direction."""
+    n, start = rows.shape[1], rows.storage_offset()
+    numbers = rows.untyped_storage().nbytes() // rows.element_size()
+    return rows.as_strided((numbers - start - n,), (1,), start + n)

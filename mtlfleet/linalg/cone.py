@@ -9,7 +9,7 @@ from mtlfleet.linalg.gram import Array, factor, norms, unit
 from mtlfleet.linalg.nnls import ROUNDING, nonnegative_least_squares
 
 ROUNDS = 12
-STEPS = 8
+STEPS = 12
 
 
 def project_rows(gram: Array) -> Array:
@@ -85,14 +85,23 @@ def _pivot(cosines: Array, rows: NDArray[np.intp]) -> tuple[Array, NDArray[np.bo
 def _guess(cosines: Array, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Where z may be positive: after ``STEPS`` accelerated projected gradient steps for all rows at once.
 
-    They cost less than the round or two of solving that they save.
+    They cost less than the round or two of solving that they save. Steps are as long as the Frobenius norm of H^8 lets
+    them be: at most K^(1/16) shorter than by the largest eigenvalue, and three products cheaper.
     """
-    pull = cosines[rows]
-    step = 1.0 / float(np.linalg.eigvalsh(cosines)[-1])
+    power = cosines
+    for _ in range(3):
+        power = power @ power
+    longest = float(np.vdot(power, power)) ** (1.0 / 16.0)
+    matrix = (cosines / longest).astype(np.float32)  # a guess needs no more digits
+    pull = matrix[rows]
     z = ahead = np.zeros_like(pull)
     for turn in range(STEPS):
-        before, z = z, np.maximum(ahead - step * (ahead @ cosines + pull), 0.0)
-        ahead = z + (turn / (turn + 3.0)) * (z - before)
+        before, z = z, ahead - ahead @ matrix
+        z -= pull
+        np.maximum(z, 0.0, out=z)
+        ahead = z - before
+        ahead *= turn / (turn + 3.0)
+        ahead += z
     found: NDArray[np.bool_] = z > 0
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.linalg.lapack import dposv
 
@@ -10,6 +12,9 @@ from mtlfleet.linalg.gram import Array, norms
 CANCELLED = 1e8
 """Two unit gradients that cancel to a part in this many have no solution: weights of a pair go by its power a / (1 +
 a), and are cut there, or at 1e4 if that is more."""
+
+TIGHT = 0.1
+"""How near a line search comes to its minimum, as a part of the way to where a b vanishes."""
 
 SHORT = 0.5
 """The longest relative step of a b that is on its way out of bounds."""
@@ -53,25 +58,27 @@ def _newton(matrix: Array, right: Array, alpha: float, iterations: int) -> tuple
             best, worst = b, residual
         if worst <= 1e-15 or (stalled and worst <= 1e-9) or stalled > 8:
             break
-        curved = b[:, None] * matrix * b
-        move = _solve(curved, pull / alpha, missing)
-        if np.abs(move).max() > 0.1:
-            move = move * _stride(move, float(move @ held), float(move @ curved @ move), pull, -1.0 / alpha)
+        move = _solve(matrix, b, pull / alpha, missing)
+        if max(float(move.max()), -float(move.min())) > 0.1:
+            turned = b * move
+            move = move * _stride(move, float(move @ held), float(turned @ matrix @ turned), pull, -1.0 / alpha)
             move = move * min(1.0, longest / float(np.abs(move).max()))
         after = b * (1.0 + move)
-        outside = float(np.linalg.norm(after)) / largest
+        outside = math.sqrt(float(after @ after)) / largest
         if outside > 1.0 and longest < np.inf:
             return after / outside, False
         b, longest = (after, longest) if outside <= 1.0 else (start, SHORT)
     return best, worst <= 1e-9
 
 
-def _solve(curved: Array, diagonal: Array, missing: Array) -> Array:
-    """(C + diag(d)) x = m, solved with unit diagonal: norms far apart then cost no digits."""
-    root = 1.0 / np.sqrt(np.diagonal(curved) + diagonal)
-    scaled = curved * root[:, None] * root
-    np.fill_diagonal(scaled, 1.0)
-    _, move, failed = dposv(scaled, root * missing)
+def _solve(matrix: Array, b: Array, diagonal: Array, missing: Array) -> Array:
+    """(diag(b) M diag(b) + diag(d)) x = m, solved with unit diagonal: norms far apart then cost no digits."""
+    root = 1.0 / np.sqrt(b * b * np.diagonal(matrix) + diagonal)
+    scales = b * root
+    scaled = matrix * scales[:, None]
+    scaled *= scales
+    scaled.flat[:: len(b) + 1] = 1.0
+    _, move, failed = dposv(scaled.T, root * missing)  # turned: a copy less
     return root * (np.linalg.solve(scaled, root * missing) if failed else move)
 
 
@@ -80,19 +87,21 @@ def _stride(move: Array, slope: float, curve: float, pull: Array, power: float) 
 
     :math:`\phi'(t) = s + t c - \sum_k p_k m_k (1 + t m_k)^{-1/a}` rises with t, costs K numbers, and unlike differences
     of the objective keeps its digits near the minimum. Newton's method, halving where that leaves the bracket; a tenth
-    of the first slope is near enough. Steps longer than 1 let b grow by more than doubling.
+    of the first slope is near enough, and so is a tenth of the way to where a b would vanish: there the slope has a
+    pole. Steps longer than 1 let b grow by more than doubling.
     """
     fastest = float(move.min())
     low, high = 0.0, -1.0 / fastest if fastest < 0 else np.inf
-    stride, near = min(1.0, 0.5 * high), 0.1 * abs(slope - float(pull @ move))
+    weights = pull * move
+    stride, near, wide = min(1.0, 0.5 * high), 0.1 * abs(slope - float(weights.sum())), TIGHT * high
     for _ in range(12):
         grown = 1.0 + stride * move
-        barrier = pull * move * grown**power
+        barrier = weights * grown**power
         rise = slope + stride * curve - float(barrier.sum())
-        if abs(rise) <= near:
-            break
         low, high = (stride, high) if rise < 0 else (low, stride)
-        after = stride - rise / (curve - power * float((barrier * move / grown).sum()))
+        if abs(rise) <= near or high - low <= wide:
+            break
+        after = stride - rise / (curve - power * float((barrier * move) @ (1.0 / grown)))
         outside = 0.5 * (low + high) if np.isfinite(high) else 4.0 * stride
         stride = after if low < after < high else outside
     return stride

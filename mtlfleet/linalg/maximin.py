@@ -72,7 +72,9 @@ def _on_support(support: NDArray[np.intp], cosines: Array, pull: Array, to_mean:
     """The optimum among combinations of ``support``, by a quadratic in the level; None unless it is optimal among
     all."""
     try:
-        solved = np.linalg.solve(cosines[np.ix_(support, support)], np.stack([pull[support], to_mean[support]], axis=1))
+        solved = np.linalg.solve(
+            cosines[support[:, None], support], np.stack([pull[support], to_mean[support]], axis=1)
+        )
     except np.linalg.LinAlgError:
         return None
     (a, b), (_, c) = np.stack([pull[support], to_mean[support]]) @ solved

@@ -35,7 +35,7 @@ def _sharpened(v: Array, cosines: Array, pull: Array) -> Array:
     v = v / (pull @ v)
     support = np.flatnonzero(v)
     try:
-        y = np.linalg.solve(cosines[np.ix_(support, support)], pull[support])
+        y = np.linalg.solve(cosines[support[:, None], support], pull[support])
     except np.linalg.LinAlgError:
         return v
     if not np.isfinite(y).all() or (y <= 0).any():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mtlfleet.linalg.gram import Array
+from mtlfleet.linalg.gram import Array, norms, unit
 
 
 def remove_conflicts(gram: Array, order: NDArray[np.int64]) -> Array:
@@ -39,25 +39,26 @@ def raise_cosines(gram: Array, order: NDArray[np.int64], target: Array) -> tuple
     gram [K, K], order [K, m], target [K, K] inside (-1, 1) -> coefficients [K, K], cosines [K, K] as met.
     """
     tasks, met = len(gram), order.T
-    rows, diagonal = np.arange(tasks), np.diagonal(gram)
-    size = np.sqrt(np.maximum(diagonal, 0.0))
-    # What does not change from meeting to meeting is looked up once, [m, K]; and sums are made at the end.
-    sizes, wanted = size[met], target[rows, met]
-    sines = np.sqrt(1.0 - wanted**2)
-    seen, added = np.zeros(met.shape), np.zeros(met.shape)
-    products, squares = gram.copy(), diagonal.copy()  # of the rows as they are now, with those before and themselves
+    rows, size = np.arange(tasks), norms(gram)
+    cosines = unit(gram, size)
+    wanted = target[rows, met]
+    # Of unit rows, with p the product with the one met: so much of it, n t sqrt(1 - phi^2) - p, is positive just where
+    # phi is too low. What does not change from meeting to meeting is looked up once, [m, K].
+    tangents = np.where(size[met] > 0, wanted / np.sqrt(1.0 - wanted**2), 0.0)
+    places = rows * tasks + met
+    seen, lengths, added = np.empty(met.shape), np.empty(met.shape), np.empty(met.shape)
+    products, squares = cosines.copy(), np.diagonal(cosines).copy()  # of the rows as they are now
+    flat, beside = products.reshape(-1), np.empty_like(cosines)
     for turn, others in enumerate(met):
-        own = np.sqrt(np.maximum(squares, 0.0))
-        scale, product = own * sizes[turn], products[rows, others]
-        some = scale > 0
-        cosine = np.divide(product, scale, out=seen[turn], where=some)
-        np.minimum(np.maximum(cosine, -1.0, out=cosine), 1.0, out=cosine)
-        low = (cosine < wanted[turn]) & some
-        part = own * (wanted[turn] * np.sqrt(1.0 - cosine * cosine) - cosine * sines[turn])
-        more = np.divide(part, sizes[turn] * sines[turn], out=added[turn], where=low)
-        squares += more * (2.0 * product + more * diagonal[others])
-        products += more[:, None] * gram[others]
-    coefficients, cosines = np.eye(tasks), np.zeros_like(gram)
-    np.add.at(coefficients, (rows, met), added)
-    cosines[rows, met] = seen
-    return coefficients, cosines
+        product = flat.take(places[turn], out=seen[turn], mode="clip")
+        lengths[turn] = squares
+        apart = np.sqrt(np.maximum(squares - product * product, 0.0))
+        more = np.maximum(tangents[turn] * apart - product, 0.0, out=added[turn])
+        squares += more * (2.0 * product + more)
+        products += np.multiply(more[:, None], cosines.take(others, axis=0, out=beside, mode="clip"), out=beside)
+    np.divide(seen, np.sqrt(np.maximum(lengths, 0.0)), out=seen, where=lengths > 0)
+    coefficients, found = np.eye(tasks), np.zeros_like(gram)
+    inverse = np.divide(1.0, size, out=np.zeros_like(size), where=size > 0)
+    np.add.at(coefficients, (rows, met), added * size * inverse[met])
+    found[rows, met] = np.clip(seen, -1.0, 1.0)
+    return coefficients, found
