@@ -138,7 +138,8 @@ def spoil(mutant: str) -> None:
 
         def create_without_window(con: Any, *folder: str, **asked: Any) -> None:
             create(con, *folder, **asked)
-            made = {view for (view,) in con.execute("SELECT view_name FROM duckdb_views()").fetchall()}
+            here = "SELECT view_name FROM duckdb_views() WHERE database_name = current_database()"
+            made = {view for (view,) in con.execute(here).fetchall()}
             for table in made & {"metrics", "step_metrics"}:
                 con.execute(f"CREATE OR REPLACE VIEW {table} AS SELECT * FROM {table}_all")
 
