@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from mtlfleet.store.columns import Table
 from mtlfleet.store.columns import table as _table
 
-_STUDY = ("study_id", "text", "the study's name")
-_TRIAL = ("trial_id", "text", "first 16 hex digits of the trial's key")
+STUDY = ("study_id", "text", "the study's name")
+TRIAL = ("trial_id", "text", "first 16 hex digits of the trial's key")
 
 DOCUMENT_TABLES: Mapping[str, Table] = {
     t.name: t
@@ -16,7 +16,7 @@ DOCUMENT_TABLES: Mapping[str, Table] = {
         _table(
             "studies",
             "the studies of this store",
-            _STUDY,
+            STUDY,
             ("title", "text", "for people"),
             ("spec", "json", "the science of the study file, canonical"),
             ("spec_sha256", "text", "its hash"),
@@ -26,8 +26,8 @@ DOCUMENT_TABLES: Mapping[str, Table] = {
         _table(
             "trials",
             "the trials the study asks for, done or not",
-            _STUDY,
-            _TRIAL,
+            STUDY,
+            TRIAL,
             ("phase", "text", "tune (validation only) or final"),
             ("method", "text", "the study's id of the method"),
             ("method_use", "text", "the method's registry name, with @preset"),
@@ -47,7 +47,7 @@ DOCUMENT_TABLES: Mapping[str, Table] = {
         _table(
             "task_defs",
             "the tasks of each dataset",
-            _STUDY,
+            STUDY,
             ("dataset", "text", "the study's id of the dataset"),
             ("task", "text", "task name"),
             ("kind", "text", "classification, binary, regression or custom"),
@@ -58,7 +58,7 @@ DOCUMENT_TABLES: Mapping[str, Table] = {
         _table(
             "metric_defs",
             "what each metric means",
-            _STUDY,
+            STUDY,
             ("metric", "text", "metric name"),
             ("unit", "text", "unit of the values"),
             ("direction", "text", "max: higher is better; min: lower is better; none: never ranked"),
@@ -69,7 +69,7 @@ DOCUMENT_TABLES: Mapping[str, Table] = {
         _table(
             "external_metrics",
             "results that others published, imported for comparison: never ranked, never in a test",
-            _STUDY,
+            STUDY,
             ("source", "text", "who published them, as the imported file says"),
             ("url", "text", "where"),
             ("dataset", "text", "the study's id of the dataset, or the publication's name of it"),
@@ -86,7 +86,7 @@ DOCUMENT_TABLES: Mapping[str, Table] = {
         _table(
             "verdicts",
             "what the statistics say about each claim",
-            _STUDY,
+            STUDY,
             ("claim_id", "text", "the claim's id in the study file"),
             ("verdict", "text", "supported, refuted, equivalent, inconclusive or not testable"),
             ("label", "text", "the verdict with its qualification, for people"),

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from mtlfleet.store.columns import SCHEMA_VERSION, Table
 from mtlfleet.store.columns import table as _table
-from mtlfleet.store.document_tables import DOCUMENT_TABLES
+from mtlfleet.store.document_tables import DOCUMENT_TABLES, STUDY, TRIAL
 
 __all__ = [
     "ALL_TABLES",
@@ -28,11 +28,9 @@ __all__ = [
     "Table",
 ]
 
-_STUDY = ("study_id", "text", "the study's name")
-_TRIAL = ("trial_id", "text", "first 16 hex digits of the trial's key")
 _ATTEMPT = ("attempt", "int32", "which run of the trial wrote this, from 1")
 _STEP = ("step", "int", "optimizer steps done", "step")
-_KEY = (_STUDY, _TRIAL, _ATTEMPT, _STEP)
+_KEY = (STUDY, TRIAL, _ATTEMPT, _STEP)
 
 SEGMENT_TABLES: Mapping[str, Table] = {
     t.name: t
@@ -121,8 +119,8 @@ SEGMENT_TABLES: Mapping[str, Table] = {
 ATTEMPTS = _table(
     "attempts",
     "every run of every trial",
-    _STUDY,
-    _TRIAL,
+    STUDY,
+    TRIAL,
     _ATTEMPT,
     ("restored_step", "int", "step of the checkpoint it started from, 0 for none", "step"),
     ("restored_checkpoint", "text", "that checkpoint"),
@@ -160,7 +158,7 @@ ENVIRONMENTS = _table(
 MIRRORED_LOCKS = _table(
     "claim_locks",
     "claims registered before their runs; mirrors the files under claims/",
-    _STUDY,
+    STUDY,
     ("claim_id", "text", "the claim's id in the study file"),
     ("number", "int32", "which registration of the claim, from 1"),
     ("registration", "text", "SHA-256 of claim, study and protocol"),
@@ -173,8 +171,8 @@ LEDGER = _table(
     "the ledger: every segment whose rows are in this file",
     ("segment", "text", "path below the store's root"),
     ("table_name", "text", "table its rows belong to"),
-    _STUDY,
-    _TRIAL,
+    STUDY,
+    TRIAL,
     _ATTEMPT,
     ("part", "int", "number within the attempt and table"),
     ("rows", "int", "rows"),
@@ -189,8 +187,8 @@ LEDGER = _table(
 SEALED = _table(
     "sealed",
     "Parquet files beside this file that hold bulk rows of ended trials; see storage.publish.max_bytes",
-    _STUDY,
-    _TRIAL,
+    STUDY,
+    TRIAL,
     ("table_name", "text", "table its rows belong to"),
     ("path", "text", "path below the store's root"),
     ("rows", "int", "rows"),
@@ -203,7 +201,7 @@ META = _table("meta", "facts about this file", ("key", "text", "name"), ("value"
 DOCUMENTS = _table(
     "documents",
     "which document file each table's rows of a study come from",
-    _STUDY,
+    STUDY,
     ("table_name", "text", "table"),
     ("document", "text", "path below the store's root"),
 )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -92,34 +92,38 @@ def seed_torch(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def build_model(trial: Trial, site: Site, device: torch.device) -> nn.Module:
-    """The trial's model as it was before its first step: the weights depend on the seed alone."""
-    facts = _dataset_of(trial, site).facts()
-    tasks = _tasks(trial, site)
+class _Made(NamedTuple):
+    dataset: Dataset
+    tasks: tuple[Task, ...]
+    strategy: Strategy
+    model: nn.Module
+
+
+def _make(trial: Trial, site: Site, device: torch.device) -> _Made:
+    dataset = _dataset(site, trial.dataset.use, canonical(trial.dataset.params))
+    facts = dataset.facts()
+    tasks = tuple(task for task in facts.tasks if task.name in trial.tasks)
     architecture: Architecture = build_spec(site, "architecture", trial.architecture)
-    strategy: Strategy = build_spec(site, "strategy", trial.strategy)
     seed_torch(stream(trial.seed, "init"), device)
-    return strategy.wrap(architecture.build(tasks, facts.input_shape), tasks).to(device)
+    strategy: Strategy = build_spec(site, "strategy", trial.strategy)
+    model = strategy.wrap(architecture.build(tasks, facts.input_shape), tasks).to(device)
+    return _Made(dataset, tasks, strategy, model)
 
 
-def _dataset_of(trial: Trial, site: Site) -> Dataset:
-    return _dataset(site, trial.dataset.use, canonical(trial.dataset.params))
-
-
-def _tasks(trial: Trial, site: Site) -> tuple[Task, ...]:
-    return tuple(task for task in _dataset_of(trial, site).facts().tasks if task.name in trial.tasks)
+def build_model(trial: Trial, site: Site, device: torch.device) -> nn.Module:
+    """The trial's model as it was before its first step: the weights depend on the seed alone. No split is loaded."""
+    return _make(trial, site, device).model
 
 
 def build(trial: Trial, site: Site, device: torch.device) -> Parts:
     """All of a trial's objects."""
-    dataset = _dataset_of(trial, site)
-    model = build_model(trial, site, device)
+    made = _make(trial, site, device)
     wanted: Sequence[Split] = tuple(Split) if trial.phase == "final" else (Split.TRAIN, Split.VAL)
     return Parts(
-        dataset,
-        _tasks(trial, site),
-        model,
+        made.dataset,
+        made.tasks,
+        made.model,
         build_method(site, trial.method),
-        build_spec(site, "strategy", trial.strategy),
-        {split: dataset.split(split) for split in wanted},
+        made.strategy,
+        {split: made.dataset.split(split) for split in wanted},
     )
