@@ -10,6 +10,8 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STUDY ?= jobs/studies/quickstart.yaml
 ARGS  ?=
+# One more worker than cores: a test that waits for Ray, for ranks or for a disk leaves its core to another.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(5, 1 + (os.cpu_count() or 1)))')
 
 # The first Python that really starts, is in range and can make a virtual environment (Debian ships venv apart).
 FITS   := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
@@ -21,8 +23,8 @@ help: ## list the targets
 demo: venv ## run the quickstart study: trials, claims, report
 	$(BIN)/mtlfleet launch $(STUDY) $(ARGS)
 
-test: lint ## lint, then every test that is not slow, a file to a core
-	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: lint ## lint, then every test that is not slow, a file to a worker
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: venv ## the long tests only
 	$(BIN)/python -m pytest -m slow $(ARGS)
