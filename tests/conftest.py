@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import sys
 import threading
@@ -16,6 +17,9 @@ from hypothesis import settings
 sys.path.insert(0, str(Path(__file__).parent))
 
 import s3_server as s3
+
+# Before torch is imported: workers share the cores, and threads that wait for each other spin (thrice the CPU).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shared machine is slow at times: no example fails for the time it took.
 settings.register_profile("patient", settings.default, deadline=None)
