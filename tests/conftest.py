@@ -26,6 +26,11 @@ settings.register_profile("patient", settings.default, deadline=None)
 settings.load_profile("patient")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Launches first: a worker is busy with them for as long as the others are with everything else."""
+    items.sort(key=lambda item: not item.path.name.startswith("test_launch"))
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """The address of a moto server."""
