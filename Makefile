@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 STUDY ?= jobs/studies/quickstart.yaml
 ARGS  ?=
 # One more worker than cores: a test that waits for Ray, for ranks or for a disk leaves its core to another.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(5, 1 + (os.cpu_count() or 1)))')
+WORKERS ?= $(shell $(BIN)/python -c 'import os; print(min(5, 1 + (os.cpu_count() or 1)))')
 
 # The first Python that really starts, is in range and can make a virtual environment (Debian ships venv apart).
 FITS   := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))

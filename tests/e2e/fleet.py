@@ -28,7 +28,7 @@ def command(*words: str | Path) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Ray would let its workers wait for every other test of the suite."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0", "CI": "true"}
+    return {**os.environ, "RAY_worker_niceness": "0", "CI": "true"}
 
 
 def run(*words: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from one_trial import STUDY
 
 from mtlfleet.errors import EnvironmentProblem
 from mtlfleet.launch import driver
@@ -18,16 +19,6 @@ from mtlfleet.plan import Study
 from mtlfleet.store import AttemptWriter, Ingester, new_checkpoint, newest_attempt, restorable
 from mtlfleet.train.build import Site
 from mtlfleet.train.progress import Progress
-
-STUDY = """\
-schema: mtlfleet/study/1
-study: s
-methods: {ls: {use: linear}}
-datasets: {synth: {use: synthetic_regression}}
-architectures: {mlp: {use: hps, params: {backbone: mlp}}}
-seeds: [1]
-train: {steps: 4}
-"""
 
 
 @pytest.fixture

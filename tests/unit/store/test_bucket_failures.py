@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import one_trial
 import pytest
 from click.testing import CliRunner
 
@@ -17,16 +18,7 @@ from mtlfleet.store import AttemptWriter, Store, claim_locks, register_claim, tr
 from mtlfleet.store.bucket import Bucket
 from mtlfleet.store.place import at
 
-STUDY = """\
-schema: mtlfleet/study/1
-study: tiny
-methods: {ls: {use: linear}}
-datasets: {synth: {use: synthetic_regression}}
-architectures: {mlp: {use: hps, params: {backbone: mlp}}}
-seeds: [1]
-train: {steps: 4}
-storage: {root: "ROOT"}
-"""
+STUDY = one_trial.STUDY.replace("study: s", "study: tiny") + 'storage: {root: "ROOT"}\n'
 
 
 def test_a_throttling_server_is_asked_again(s3_root: str, unreliable: Any) -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import one_trial
 import pytest
 from click.testing import CliRunner
 
@@ -25,16 +26,7 @@ from mtlfleet.store.bucket import Bucket
 from mtlfleet.store.mirror import published, sealed
 from mtlfleet.store.place import at
 
-STUDY = """\
-schema: mtlfleet/study/1
-study: s
-methods: {ls: {use: linear}}
-datasets: {synth: {use: synthetic_regression}}
-architectures: {mlp: {use: hps, params: {backbone: mlp}}}
-seeds: [1]
-train: {steps: 4}
-storage: {root: "ROOT", publish: {max_bytes: 1}}
-"""
+STUDY = one_trial.STUDY + 'storage: {root: "ROOT", publish: {max_bytes: 1}}\n'
 BAD, GOOD = "segments/study=s/trial=bad", "segments/study=s/trial=good"
 ROWS = "SELECT trial_id, attempt, step, value FROM step_metrics ORDER BY ALL"
 
